@@ -1,0 +1,10 @@
+//! Acta: an event-sourced control plane for agent workers.
+//!
+//! See ARCHITECTURE.md for the path of a command and for who may import whom.
+
+pub mod backend;
+pub mod cli;
+pub mod content;
+pub mod data_dir;
+pub mod index;
+pub mod journal;
