@@ -23,6 +23,7 @@ use crate::{
 };
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
+use std::sync::Arc;
 
 /// The largest block, in bytes. Two thirds of it are left to a single large record, and sled
 /// stays well away from the size at which it moves values to files of their own.
@@ -54,7 +55,7 @@ pub struct Block {
     /// Its own digest.
     pub digest: Digest,
     /// At least one, in order, without a gap.
-    pub records: Vec<Record>,
+    pub records: Vec<Arc<Record>>,
 }
 
 /// A stored block cannot be trusted or understood.
@@ -93,7 +94,7 @@ pub struct BlockBuilder {
     epoch: Epoch,
     previous: Digest,
     bytes: usize,
-    records: Vec<Record>,
+    records: Vec<Arc<Record>>,
 }
 
 impl BlockBuilder {
@@ -114,7 +115,7 @@ impl BlockBuilder {
     }
 
     /// Adds a record. The caller has asked [`Self::fits`] and numbers without gaps.
-    pub fn push(&mut self, record: Record) {
+    pub fn push(&mut self, record: Arc<Record>) {
         self.bytes += record.stored_bytes();
         self.records.push(record);
     }
@@ -168,12 +169,12 @@ fn encode_record(record: &Record, out: &mut BytesMut) {
 impl Block {
     /// The first sequence in it.
     pub fn first(&self) -> Sequence {
-        self.records.first().map_or(Sequence::ZERO, Record::seq)
+        self.records.first().map_or(Sequence::ZERO, |record| record.seq())
     }
 
     /// The last sequence in it.
     pub fn last(&self) -> Sequence {
-        self.records.last().map_or(Sequence::ZERO, Record::seq)
+        self.records.last().map_or(Sequence::ZERO, |record| record.seq())
     }
 
     /// Reads a block and verifies it against its own digest. That it follows the block before
@@ -207,7 +208,7 @@ impl Block {
                             "a record's sequence is not its place",
                         ));
                     }
-                    records.push(record);
+                    records.push(Arc::new(record));
                 }
                 Err(source) => {
                     // Whether the bytes are damaged or merely not understood is told by the

@@ -1,0 +1,145 @@
+//! Runtimes and hosts.
+
+use crate::Projection;
+use acta_events::{Event, HostId, Record, RuntimeId, TemplateSummary, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Whether a runtime takes work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuntimeStatus {
+    /// It does.
+    Running,
+    /// It does not any more.
+    Stopped,
+}
+
+/// A runtime.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RuntimeState {
+    /// Such as `embedded_worker_runtime`.
+    pub kind: String,
+    /// For people.
+    pub label: String,
+    /// Whether it takes work.
+    pub status: RuntimeStatus,
+    /// What workers can be made from.
+    pub templates: Vec<TemplateSummary>,
+    /// When it was registered.
+    pub registered_at: Timestamp,
+}
+
+/// Runtimes by id.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Runtimes {
+    by_id: BTreeMap<RuntimeId, RuntimeState>,
+}
+
+impl Runtimes {
+    /// One runtime.
+    pub fn get(&self, id: &RuntimeId) -> Option<&RuntimeState> {
+        self.by_id.get(id)
+    }
+
+    /// All of them, by id.
+    pub fn iter(&self) -> impl Iterator<Item = (&RuntimeId, &RuntimeState)> {
+        self.by_id.iter()
+    }
+}
+
+impl Projection for Runtimes {
+    const NAME: &'static str = "runtimes";
+
+    fn fold(&mut self, record: &Record) {
+        let Some(id) = &record.header.runtime else { return };
+        match &record.header.event {
+            Event::RuntimeRegistered(registered) => {
+                let state = RuntimeState {
+                    kind: registered.kind.clone(),
+                    label: registered.label.clone(),
+                    status: RuntimeStatus::Running,
+                    templates: registered.templates.clone(),
+                    registered_at: record.header.time,
+                };
+                self.by_id.insert(id.clone(), state);
+            }
+            Event::RuntimeUpdated(updated) => {
+                if let Some(state) = self.by_id.get_mut(id) {
+                    state.label.clone_from(&updated.label);
+                    state.templates.clone_from(&updated.templates);
+                }
+            }
+            Event::RuntimeStopped(_) => {
+                if let Some(state) = self.by_id.get_mut(id) {
+                    state.status = RuntimeStatus::Stopped;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostState {
+    /// The runtime it belongs to.
+    pub runtime: RuntimeId,
+    /// Such as `embedded-worker-runtime-host`.
+    pub kind: String,
+    /// For people.
+    pub label: String,
+    /// Operating system.
+    pub os: String,
+    /// Processor architecture.
+    pub arch: String,
+    /// When it was registered.
+    pub registered_at: Timestamp,
+}
+
+/// Hosts by id.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Hosts {
+    by_id: BTreeMap<HostId, HostState>,
+}
+
+impl Hosts {
+    /// One host.
+    pub fn get(&self, id: &HostId) -> Option<&HostState> {
+        self.by_id.get(id)
+    }
+
+    /// All of them, by id.
+    pub fn iter(&self) -> impl Iterator<Item = (&HostId, &HostState)> {
+        self.by_id.iter()
+    }
+}
+
+impl Projection for Hosts {
+    const NAME: &'static str = "hosts";
+
+    fn fold(&mut self, record: &Record) {
+        let Some(runtime) = &record.header.runtime else { return };
+        match &record.header.event {
+            Event::HostRegistered(registered) => {
+                let state = HostState {
+                    runtime: runtime.clone(),
+                    kind: registered.kind.clone(),
+                    label: registered.label.clone(),
+                    os: registered.os.clone(),
+                    arch: registered.arch.clone(),
+                    registered_at: record.header.time,
+                };
+                self.by_id.insert(registered.host.clone(), state);
+            }
+            Event::HostUpdated(updated) => {
+                if let Some(state) = self.by_id.get_mut(&updated.host) {
+                    state.label.clone_from(&updated.label);
+                    state.os.clone_from(&updated.os);
+                    state.arch.clone_from(&updated.arch);
+                }
+            }
+            _ => {}
+        }
+    }
+}

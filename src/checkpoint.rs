@@ -1,0 +1,139 @@
+//! Projection checkpoints: what bounds the work of a start.
+//!
+//! A checkpoint is derived from the log. It is written aside, synced and renamed, so that it
+//! is there whole or not at all; one that does not match its own digest, or whose position is
+//! not in the log, is passed over and the next older one is taken.
+//!
+//! ```text
+//! line 1   {"format":1,"log_id":…,"seq":…,"record":<digest at seq>,"sha256":<of line 2>}
+//! line 2   the projections, as JSON
+//! ```
+
+use acta_events::{Digest, LogId, Sequence, sha256};
+use acta_projections::Projections;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+const FORMAT: u32 = 1;
+
+/// How many of the newest checkpoints are all kept; older ones are thinned out with age.
+const NEWEST_KEPT: usize = 3;
+
+/// The directory of checkpoints.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    dir: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    format: u32,
+    log_id: LogId,
+    seq: Sequence,
+    record: Digest,
+    sha256: Digest,
+}
+
+impl Checkpoints {
+    /// Uses a directory, which is made when the first checkpoint is written.
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// Writes a checkpoint and thins out older ones. Blocking.
+    pub fn write(&self, log: LogId, projections: &Projections) -> io::Result<()> {
+        let seq = projections.position();
+        let Some(record) = projections.tip.digest else { return Ok(()) };
+        let body = serde_json::to_vec(projections)?;
+        let line = Line { format: FORMAT, log_id: log, seq, record, sha256: sha256(&[&body]) };
+        fs::create_dir_all(&self.dir)?;
+        let path = self.path(seq);
+        let aside = path.with_extension("tmp");
+        let mut file = File::create(&aside)?;
+        serde_json::to_writer(&mut file, &line)?;
+        file.write_all(b"\n")?;
+        file.write_all(&body)?;
+        file.sync_all()?;
+        fs::rename(&aside, &path)?;
+        File::open(&self.dir)?.sync_all()?;
+        self.thin_out(seq)
+    }
+
+    /// The newest usable checkpoint at or before `limit`.
+    pub fn newest(
+        &self,
+        log: LogId,
+        limit: Sequence,
+        record_digest_at: impl Fn(Sequence) -> Option<Digest>,
+    ) -> Option<Projections> {
+        let fits = self.positions().into_iter().filter(|seq| *seq <= limit);
+        for seq in fits.rev() {
+            match read(&self.path(seq), log) {
+                Ok(projections)
+                    if projections.position() == seq
+                        && projections.tip.digest.is_some()
+                        && projections.tip.digest == record_digest_at(seq) =>
+                {
+                    return Some(projections);
+                }
+                Ok(_) => tracing::warn!(%seq, "a checkpoint is not of this history; an older one is used"),
+                Err(error) => {
+                    tracing::warn!(%seq, %error, "a checkpoint cannot be used; an older one is");
+                }
+            }
+        }
+        None
+    }
+
+    /// The positions of all checkpoints, oldest first.
+    pub fn positions(&self) -> Vec<Sequence> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let mut positions: Vec<_> = entries
+            .filter_map(|entry| {
+                let name = entry.file_name();
+                Some(Sequence(name.to_str()?.strip_suffix(".ckpt")?.parse().ok()?))
+            })
+            .collect();
+        positions.sort_unstable();
+        positions
+    }
+
+    fn path(&self, seq: Sequence) -> PathBuf {
+        self.dir.join(format!("{:020}.ckpt", seq.0))
+    }
+
+    /// Keeps the newest, and of the older ones about one per doubling of their age.
+    fn thin_out(&self, head: Sequence) -> io::Result<()> {
+        let mut kept_age = 0;
+        for (n, seq) in self.positions().into_iter().rev().enumerate() {
+            let age = head.0.saturating_sub(seq.0);
+            if n < NEWEST_KEPT || age >= kept_age * 2 {
+                kept_age = age;
+            } else {
+                fs::remove_file(self.path(seq))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path, log: LogId) -> Result<Projections, String> {
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    let split = bytes.iter().position(|byte| *byte == b'\n').ok_or("it has no first line")?;
+    let (line, body) = (&bytes[..split], &bytes[split + 1..]);
+    let line: Line = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    if line.format != FORMAT {
+        return Err(format!("it has format {}, not {FORMAT}", line.format));
+    }
+    if line.log_id != log {
+        return Err("it is of another log".into());
+    }
+    if line.sha256 != sha256(&[body]) {
+        return Err("it does not match its digest".into());
+    }
+    serde_json::from_slice(body).map_err(|error| error.to_string())
+}

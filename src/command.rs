@@ -1,0 +1,303 @@
+//! Commands: validated intent, on its way to becoming events.
+
+use crate::error::Rejection;
+use acta_events::{
+    Actor, ConfigBundleStored, CursorName, Digest, ExitStatus, HostRegistered,
+    IdempotencyKey, InputKind, OutputKind, ProcessRef, Record, Revision, RuntimeId,
+    RuntimeRegistered, Sequence, StoredContent, TokenId, TokenIssued, TraceParent, TurnResult,
+    WorkerCreated, WorkerId, WorkerRef,
+};
+use acta_projections::WorkerState;
+use std::sync::Arc;
+
+/// A command with everything that surrounds it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Who asks.
+    pub actor: Actor,
+    /// What makes a repeat recognisable.
+    pub key: Option<CommandKey>,
+    /// The revision that the worker must have.
+    pub if_match: Option<Revision>,
+    /// The caller's trace.
+    pub trace: Option<TraceParent>,
+    /// What is asked.
+    pub command: Command,
+}
+
+impl Request {
+    /// A command of the service itself.
+    pub fn service(command: Command) -> Self {
+        Self { actor: Actor::service(), key: None, if_match: None, trace: None, command }
+    }
+}
+
+/// An idempotency key with the fingerprint of what was asked under it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandKey {
+    /// Unique per actor.
+    pub key: IdempotencyKey,
+    /// SHA-256 over method, path and body.
+    pub fingerprint: Digest,
+}
+
+/// What can be asked.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// The service opened the log.
+    StartService {
+        /// The version of Acta.
+        acta: String,
+    },
+    /// The service is about to close the log.
+    StopService {
+        /// Why.
+        reason: String,
+    },
+    /// Make a runtime known, with its templates; nothing happens if it is known so already.
+    RegisterRuntime {
+        /// The runtime.
+        runtime: RuntimeId,
+        /// What it is.
+        registered: RuntimeRegistered,
+    },
+    /// Take no more work, and stop all workers of the runtime.
+    StopRuntime {
+        /// The runtime.
+        runtime: RuntimeId,
+    },
+    /// Make a host known; nothing happens if it is known so already.
+    RegisterHost {
+        /// The runtime it belongs to.
+        runtime: RuntimeId,
+        /// What it is.
+        registered: HostRegistered,
+    },
+    /// Keep a config bundle that has been checked.
+    StoreBundle {
+        /// What is known without the document.
+        stored: Box<ConfigBundleStored>,
+        /// The document.
+        document: StoredContent,
+    },
+    /// Make a worker.
+    CreateWorker {
+        /// Its address.
+        worker: WorkerRef,
+        /// What it is to be.
+        created: Box<WorkerCreated>,
+        /// Its free text.
+        texts: Option<StoredContent>,
+    },
+    /// Give a worker an input.
+    Input {
+        /// The worker.
+        worker: WorkerRef,
+        /// Who it speaks for.
+        kind: InputKind,
+        /// Its text.
+        content: StoredContent,
+    },
+    /// Stop a worker for good.
+    Stop {
+        /// The worker.
+        worker: WorkerRef,
+        /// Why.
+        reason: Option<StoredContent>,
+    },
+    /// Cancel a worker for good.
+    Cancel {
+        /// The worker.
+        worker: WorkerRef,
+        /// Why.
+        reason: Option<StoredContent>,
+    },
+    /// Remember how far a consumer has read.
+    CommitCursor {
+        /// The consumer's name for it.
+        name: CursorName,
+        /// The position, as it was given out.
+        cursor: String,
+        /// The sequence in it.
+        position: Sequence,
+        /// Whether anything but records about watching lies between it and the last one.
+        steps: bool,
+    },
+    /// Issue a token.
+    IssueToken(Box<TokenIssued>),
+    /// Revoke a token.
+    RevokeToken {
+        /// The token.
+        token: TokenId,
+    },
+    /// What a backend reports of a worker.
+    Report {
+        /// The worker.
+        worker: WorkerRef,
+        /// In order.
+        outcomes: Vec<Outcome>,
+    },
+}
+
+/// What has become of work in the world.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// A backend has the worker at hand.
+    Connected {
+        /// The kind of backend.
+        backend: &'static str,
+        /// Its long-lived process.
+        process: Option<ProcessRef>,
+    },
+    /// It could not be started.
+    SpawnFailed {
+        /// Why.
+        message: String,
+    },
+    /// An input is about to be given to it.
+    Dispatching {
+        /// The accepted input.
+        input: Sequence,
+        /// The turn that it starts.
+        turn: u64,
+        /// The process of this turn.
+        process: Option<ProcessRef>,
+    },
+    /// It said or did something.
+    Output {
+        /// The turn.
+        turn: u64,
+        /// What.
+        kind: OutputKind,
+        /// Text, or the payload's data.
+        content: StoredContent,
+    },
+    /// The text so far is complete.
+    TextDone {
+        /// The turn.
+        turn: u64,
+    },
+    /// The turn ended.
+    TurnEnded {
+        /// The turn.
+        turn: u64,
+        /// How.
+        result: TurnResult,
+        /// Exit status of the turn's own process.
+        exit: Option<ExitStatus>,
+    },
+    /// It wrote to its standard error, or spoke out of form.
+    Diagnosed {
+        /// Which of the two.
+        source: &'static str,
+        /// The text.
+        content: StoredContent,
+    },
+    /// The oldest accepted inputs that were not dispatched cannot be delivered.
+    InputFailed {
+        /// The last of them.
+        through: Sequence,
+        /// How many; more than there are means all.
+        count: u64,
+        /// Why.
+        message: String,
+    },
+    /// Its process ended by itself.
+    Exited {
+        /// How.
+        exit: ExitStatus,
+    },
+    /// The end of the service cut it off.
+    Interrupted {
+        /// `service_stopped` or `service_lost`.
+        reason: &'static str,
+        /// Whether an input that was being worked on is given to it again.
+        again: bool,
+    },
+}
+
+impl Command {
+    /// The worker that `If-Match` speaks of.
+    pub fn worker(&self) -> Option<&WorkerRef> {
+        match self {
+            Self::CreateWorker { worker, .. }
+            | Self::Input { worker, .. }
+            | Self::Stop { worker, .. }
+            | Self::Cancel { worker, .. }
+            | Self::Report { worker, .. } => Some(worker),
+            _ => None,
+        }
+    }
+
+    /// Whether it changes something other than a worker. Such commands are rare; they are
+    /// decided one after the other, each upon what is durable.
+    pub fn changes_globals(&self) -> bool {
+        self.worker().is_none()
+    }
+
+    /// Whether it is decided upon something other than its worker.
+    pub fn reads_globals(&self) -> bool {
+        self.changes_globals() || matches!(self, Self::CreateWorker { .. })
+    }
+
+    /// Roughly how much memory it holds while it waits, in bytes.
+    pub fn bytes(&self) -> usize {
+        let content = |content: &StoredContent| match &content.body {
+            acta_events::ContentBody::Inline { bytes, .. } => bytes.len(),
+            _ => 0,
+        };
+        512 + match self {
+            Self::Input { content: text, .. } => content(text),
+            Self::StoreBundle { document, .. } => content(document),
+            Self::CreateWorker { texts: Some(texts), .. } => content(texts),
+            Self::Report { outcomes, .. } => outcomes
+                .iter()
+                .map(|outcome| match outcome {
+                    Outcome::Output { content: text, .. }
+                    | Outcome::Diagnosed { content: text, .. } => 512 + content(text),
+                    _ => 512,
+                })
+                .sum(),
+            _ => 0,
+        }
+    }
+}
+
+/// The answer to a command that was not refused. Durable by the time anyone sees it.
+#[derive(Clone, Debug)]
+pub enum Ack {
+    /// It was recorded.
+    Recorded {
+        /// Its first record.
+        first: Arc<Record>,
+        /// Whether it had been recorded before, under the same key.
+        replayed: bool,
+    },
+    /// Its key was used before, for the command that made this record. The engine's handle
+    /// reads the record and turns this into one of the others.
+    Repeated {
+        /// The first record of that command.
+        seq: Sequence,
+    },
+    /// There was nothing to record: it was so already.
+    Unchanged {
+        /// The worker as it is, if the command was about one.
+        worker: Option<Arc<WorkerState>>,
+    },
+}
+
+impl Ack {
+    /// Whether the command had been recorded before, under the same key.
+    pub fn is_replayed(&self) -> bool {
+        matches!(self, Self::Recorded { replayed: true, .. })
+    }
+}
+
+/// What comes back from the engine.
+pub type Answer = Result<Ack, Rejection>;
+
+/// The id of a worker, fresh.
+pub fn worker_id(millis: i64, random: u64) -> WorkerId {
+    let text = format!("w-{:012x}{:08x}", millis & 0xffff_ffff_ffff, random & 0xffff_ffff);
+    WorkerId::parse(&text).expect("a dash and hexadecimal digits make an identifier")
+}

@@ -1,0 +1,79 @@
+//! Runtimes, hosts and config bundles.
+
+use super::{Decision, Draft, Facts};
+use crate::error::{Code, Rejection};
+use acta_events::{
+    ConfigBundleStored, HostRegistered, HostUpdated, RuntimeId, RuntimeRegistered, RuntimeStopped,
+    RuntimeUpdated, StoredContent,
+};
+use acta_projections::RuntimeStatus;
+
+pub(super) fn register_runtime(
+    facts: Facts<'_>,
+    runtime: &RuntimeId,
+    registered: &RuntimeRegistered,
+) -> Decision {
+    match facts.globals.runtimes.get(runtime) {
+        None => Draft::of_runtime(runtime, registered.clone()).into(),
+        Some(known) if known.label == registered.label && known.templates == registered.templates => {
+            Decision::Unchanged
+        }
+        Some(_) => {
+            let updated = RuntimeUpdated {
+                label: registered.label.clone(),
+                templates: registered.templates.clone(),
+            };
+            Draft::of_runtime(runtime, updated).into()
+        }
+    }
+}
+
+pub(super) fn stop_runtime(facts: Facts<'_>, runtime: &RuntimeId) -> Result<Decision, Rejection> {
+    match facts.globals.runtimes.get(runtime) {
+        None => Err(unknown_runtime(runtime)),
+        Some(known) if known.status == RuntimeStatus::Stopped => Ok(Decision::Unchanged),
+        Some(_) => Ok(Draft::of_runtime(runtime, RuntimeStopped {}).into()),
+    }
+}
+
+pub(super) fn unknown_runtime(runtime: &RuntimeId) -> Rejection {
+    let message = format!("there is no runtime `{runtime}`; `acta ls runtimes` lists them");
+    Rejection::new(Code::UnknownRuntime, message)
+}
+
+pub(super) fn register_host(
+    facts: Facts<'_>,
+    runtime: &RuntimeId,
+    registered: &HostRegistered,
+) -> Decision {
+    match facts.globals.hosts.get(&registered.host) {
+        None => Draft::of_runtime(runtime, registered.clone()).into(),
+        Some(known)
+            if known.label == registered.label
+                && known.os == registered.os
+                && known.arch == registered.arch =>
+        {
+            Decision::Unchanged
+        }
+        Some(_) => {
+            let updated = HostUpdated {
+                host: registered.host.clone(),
+                label: registered.label.clone(),
+                os: registered.os.clone(),
+                arch: registered.arch.clone(),
+            };
+            Draft::of_runtime(runtime, updated).into()
+        }
+    }
+}
+
+pub(super) fn store_bundle(
+    facts: Facts<'_>,
+    stored: &ConfigBundleStored,
+    document: &StoredContent,
+) -> Decision {
+    if facts.globals.bundles.get(&stored.bundle).is_some() {
+        return Decision::Unchanged;
+    }
+    Draft::of_service(stored.clone()).with(Some(document.clone())).into()
+}

@@ -1,0 +1,131 @@
+//! The thread that makes batches durable, shows them, and answers.
+
+use super::{Batch, Health, Message, Reply, Shared, core::LogEnd, outcome_unknown};
+use crate::{
+    error::{Code, Rejection},
+    journal::AppendError,
+    log::CheckpointJob,
+};
+use acta_events::block::Block;
+use std::{
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+/// The pause between two attempts to open the log again, at most.
+const RECOVERY_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Until the decider is gone.
+pub(super) fn run(
+    shared: &Arc<Shared>,
+    batches: &mpsc::Receiver<Batch<Reply>>,
+    decider: &mpsc::Sender<Message>,
+) {
+    let mut checkpoint: Option<JoinHandle<()>> = None;
+    while let Ok(batch) = batches.recv() {
+        let message = commit(shared, batch, decider);
+        if decider.send(message).is_err() {
+            break;
+        }
+        begin_checkpoint(shared, &mut checkpoint);
+    }
+    if let Some(thread) = checkpoint {
+        drop(thread.join());
+    }
+}
+
+fn begin_checkpoint(shared: &Shared, running: &mut Option<JoinHandle<()>>) {
+    if running.as_ref().is_some_and(|thread| !thread.is_finished()) {
+        return;
+    }
+    if let Some(job) = shared.log.checkpoint_if_due() {
+        let thread = std::thread::Builder::new().name("acta-checkpoint".into());
+        *running = thread.spawn(move || CheckpointJob::run(job)).ok();
+    }
+}
+
+fn commit(
+    shared: &Arc<Shared>,
+    batch: Batch<Reply>,
+    decider: &mpsc::Sender<Message>,
+) -> Message {
+    let Batch { after, blocks, decided } = batch;
+    if blocks.is_empty() {
+        answer(decided);
+        return Message::Committed(after);
+    }
+    let (blocks, encoded): (Vec<Block>, Vec<_>) = blocks.into_iter().unzip();
+    match shared.log.journal().append(after, &encoded) {
+        Ok(_) => match shared.log.publish(&blocks) {
+            Ok(head) => {
+                shared.set_health(Health::Ready);
+                answer(decided);
+                Message::Committed(head)
+            }
+            Err(error) => {
+                // The records are durable and in order, so this is a defect or damage of
+                // derived data. Going on would show views that are not the log's.
+                tracing::error!(%error, "what was written cannot be taken into the views");
+                shared.set_health(Health::Failed);
+                answer_with(decided, &outcome_unknown());
+                Message::Lost
+            }
+        },
+        Err(AppendError::Refused { why }) => {
+            tracing::error!(%why, "a write was refused; nothing of it was written");
+            shared.set_health(Health::Refusing);
+            let message = "the command could not be written, and nothing of it was recorded; see \
+                           whether the disk of the service is full, then try again";
+            answer_with(decided, &Rejection::new(Code::StoreIo, message));
+            Message::RolledBack(shared.log.end())
+        }
+        Err(AppendError::Conflict { head }) => {
+            tracing::error!(%head, expected = %after, "somebody else has written to the log");
+            answer_with(decided, &outcome_unknown());
+            recover(shared, decider)
+        }
+        Err(AppendError::Unknown { why }) => {
+            tracing::error!(%why, "the outcome of a write is not known; opening the log again");
+            answer_with(decided, &outcome_unknown());
+            recover(shared, decider)
+        }
+    }
+}
+
+/// Opens the log again, for as long as it takes, and publishes what turns out to be there.
+fn recover(shared: &Arc<Shared>, decider: &mpsc::Sender<Message>) -> Message {
+    shared.set_health(Health::Recovering);
+    if decider.send(Message::Lost).is_err() {
+        return Message::Close;
+    }
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let recovered = shared.log.journal().recover();
+        match recovered.map(|_| shared.log.catch_up()) {
+            Ok(Ok(head)) => {
+                tracing::warn!(%head, "the log is open again");
+                shared.set_health(Health::Ready);
+                let end: LogEnd = shared.log.end();
+                return Message::RolledBack(end);
+            }
+            Ok(Err(error)) => tracing::error!(%error, "the log is open, but cannot be read"),
+            Err(error) => tracing::error!(%error, "the log could not be opened again"),
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(RECOVERY_PAUSE_MAX);
+    }
+}
+
+fn answer(decided: Vec<super::core::Decided<Reply>>) {
+    for decided in decided {
+        decided.submission.reply.send(decided.answer);
+    }
+}
+
+fn answer_with(decided: Vec<super::core::Decided<Reply>>, rejection: &Rejection) {
+    for decided in decided {
+        decided.submission.reply.send(Err(rejection.clone()));
+    }
+}
+

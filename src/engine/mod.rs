@@ -1,0 +1,306 @@
+//! The engine: the sole writer.
+//!
+//! Two threads. The *decider* owns the deciding state ([`core::Core`]): it drains the queue,
+//! decides, and hands over a batch whenever the committer is free. The *committer* makes a
+//! batch durable, publishes it, and only then answers; meanwhile the next batch is being
+//! decided. There is no timer: the size of a batch follows from the load.
+//!
+//! ```text
+//! handle ──queue──► decider ──batch──► committer ── journal.append ── log.publish ── answers
+//!                      ▲                   │
+//!                      └──── committed ────┘
+//! ```
+
+mod committer;
+pub mod core;
+mod decider;
+
+pub use self::core::{LogEnd, key_digest};
+
+use self::core::{Batch, Submission, replay_of};
+use crate::{
+    command::{Ack, Answer, Request},
+    error::{Code, Rejection},
+    log::Log,
+};
+use acta_events::{Sequence, Timestamp};
+use parking_lot::Mutex;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// Where time comes from.
+pub trait Clock: Send + 'static {
+    /// Now.
+    fn now(&self) -> Timestamp;
+}
+
+/// The machine's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(jiff::Timestamp::now().as_microsecond())
+    }
+}
+
+/// Bounds of the command queue.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueLimits {
+    /// Commands that may wait.
+    pub commands: usize,
+    /// Bytes that they may hold together.
+    pub bytes: usize,
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        Self { commands: 4096, bytes: 64 << 20 }
+    }
+}
+
+/// Whether the engine writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Health {
+    /// It does.
+    Ready = 0,
+    /// A write had an unknown outcome; the log is being opened again.
+    Recovering = 1,
+    /// The last write was refused, with nothing written.
+    Refusing = 2,
+    /// It has been closed.
+    Closed = 3,
+    /// What was written could not be taken into the views: a defect, or damage.
+    Failed = 4,
+}
+
+impl Health {
+    /// The fixed code that `/readyz` answers.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Recovering => "journal_recovering",
+            Self::Refusing => "journal_refusing",
+            Self::Closed => "shutting_down",
+            Self::Failed => "views_failed",
+        }
+    }
+}
+
+struct Reply {
+    answer: oneshot::Sender<Answer>,
+    _commands: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+}
+
+impl Reply {
+    fn send(self, answer: Answer) {
+        // Whoever asked may have gone away; the command stands all the same.
+        drop(self.answer.send(answer));
+    }
+}
+
+enum Message {
+    Submit(Submission<Reply>),
+    /// Everything up to here is durable and published.
+    Committed(Sequence),
+    /// The outcome of the batch is not known: nothing more can be decided for now.
+    Lost,
+    /// The log ends here; what was decided after it is void.
+    RolledBack(LogEnd),
+    Close,
+}
+
+struct Shared {
+    health: AtomicU8,
+    log: Arc<Log>,
+}
+
+impl Shared {
+    fn health(&self) -> Health {
+        match self.health.load(Ordering::Acquire) {
+            0 => Health::Ready,
+            1 => Health::Recovering,
+            2 => Health::Refusing,
+            3 => Health::Closed,
+            _ => Health::Failed,
+        }
+    }
+
+    fn set_health(&self, health: Health) {
+        self.health.store(health as u8, Ordering::Release);
+    }
+}
+
+/// The engine's owner: ends it.
+pub struct Engine {
+    handle: EngineHandle,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// A handle to the engine; cheap to clone.
+#[derive(Clone)]
+pub struct EngineHandle {
+    queue: mpsc::Sender<Message>,
+    commands: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    shared: Arc<Shared>,
+}
+
+/// Bytes are counted in units of this size, since a semaphore counts to 2^29 at most.
+const BYTES_UNIT: usize = 64;
+
+impl Engine {
+    /// Starts both threads at the end of the log.
+    pub fn start(
+        log: Arc<Log>,
+        limits: QueueLimits,
+        clock: impl Clock,
+    ) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared { health: AtomicU8::new(0), log: Arc::clone(&log) });
+        let (queue, messages) = mpsc::channel();
+        let (batches, to_commit) = mpsc::sync_channel::<Batch<Reply>>(1);
+        let committer = {
+            let (shared, queue) = (Arc::clone(&shared), queue.clone());
+            std::thread::Builder::new()
+                .name("acta-committer".into())
+                .spawn(move || committer::run(&shared, &to_commit, &queue))?
+        };
+        let decider = {
+            let core = core::Core::new(Arc::clone(log.views()), Arc::clone(log.index()), log.end());
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name("acta-decider".into()).spawn(move || {
+                decider::Decider::new(core, shared, batches, clock).run(&messages);
+            })?
+        };
+        let handle = EngineHandle {
+            queue,
+            commands: Arc::new(Semaphore::new(limits.commands)),
+            bytes: Arc::new(Semaphore::new(limits.bytes / BYTES_UNIT)),
+            shared,
+        };
+        Ok(Self { handle, threads: Mutex::new(vec![decider, committer]) })
+    }
+
+    /// A handle for those who give commands.
+    pub fn handle(&self) -> EngineHandle {
+        self.handle.clone()
+    }
+
+    /// Answers what is in flight, refuses what comes after, and ends both threads. Blocking.
+    pub fn close(&self) {
+        // The decider may be gone already; then there is nothing to tell it.
+        drop(self.handle.queue.send(Message::Close));
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("an engine thread ended in a panic");
+            }
+        }
+        self.handle.shared.set_health(Health::Closed);
+    }
+}
+
+impl EngineHandle {
+    /// Whether the engine writes.
+    pub fn health(&self) -> Health {
+        self.shared.health()
+    }
+
+    /// Gives a command of a client. A full queue refuses at once.
+    pub async fn submit(&self, request: Request) -> Answer {
+        let full = || {
+            let message = "too many commands are waiting; try again after the time in Retry-After";
+            Rejection::new(Code::Overloaded, message)
+        };
+        let bytes = bytes_units(&request);
+        let commands = Arc::clone(&self.commands).try_acquire_owned().map_err(|_| full())?;
+        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).map_err(|_| full())?;
+        self.send(request, commands, bytes).await
+    }
+
+    /// Gives a command of the service itself, which waits for its place in the queue: this is
+    /// how a flood of output is slowed down.
+    pub async fn submit_patiently(&self, request: Request) -> Answer {
+        let closed = |_| not_ready(Health::Closed);
+        let bytes = bytes_units(&request);
+        let commands = Arc::clone(&self.commands).acquire_owned().await.map_err(closed)?;
+        let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await.map_err(closed)?;
+        self.send(request, commands, bytes).await
+    }
+
+    async fn send(
+        &self,
+        request: Request,
+        commands: OwnedSemaphorePermit,
+        bytes: OwnedSemaphorePermit,
+    ) -> Answer {
+        let health = self.health();
+        if !matches!(health, Health::Ready | Health::Refusing) {
+            return Err(not_ready(health));
+        }
+        // Looking into runs on disk is for this thread, not for the decider, which then only
+        // has to look at what came after.
+        let (key_checked, found) = self.find_key(&request)?;
+        if let Some(seq) = found {
+            return self.replay(&request, seq).await;
+        }
+        let (sender, answer) = oneshot::channel();
+        let repeat = request.key.is_some().then(|| request.clone());
+        let reply = Reply { answer: sender, _commands: commands, _bytes: bytes };
+        let submission = Submission { request, key_checked, reply };
+        self.queue
+            .send(Message::Submit(submission))
+            .map_err(|_| not_ready(Health::Closed))?;
+        match (answer.await, repeat) {
+            (Ok(Ok(Ack::Repeated { seq })), Some(request)) => self.replay(&request, seq).await,
+            (Ok(answer), _) => answer,
+            // The threads ended with the command in hand: it may be in the log.
+            (Err(_), _) => Err(outcome_unknown()),
+        }
+    }
+
+    fn find_key(&self, request: &Request) -> Result<(Sequence, Option<Sequence>), Rejection> {
+        let Some(key) = &request.key else { return Ok((Sequence::ZERO, None)) };
+        let index = self.shared.log.index();
+        let checked = index.flushed_through();
+        let digest = key_digest(&request.actor, &key.key);
+        let found = index.find_key(&digest).map_err(crate::log::ReadFault::from)?;
+        Ok((checked, found))
+    }
+
+    async fn replay(&self, request: &Request, seq: Sequence) -> Answer {
+        match self.shared.log.record(seq).await? {
+            Some(logged) => replay_of(request, Arc::clone(&logged.record)),
+            None => Err(Rejection::new(
+                Code::StoreMissing,
+                format!("record {seq}, which this Idempotency-Key was used for, is missing"),
+            )),
+        }
+    }
+}
+
+fn bytes_units(request: &Request) -> u32 {
+    u32::try_from(request.command.bytes().div_ceil(BYTES_UNIT)).unwrap_or(u32::MAX)
+}
+
+fn not_ready(health: Health) -> Rejection {
+    let message = format!(
+        "the service does not write at the moment ({}); nothing was recorded, try again later",
+        health.reason()
+    );
+    Rejection::new(Code::NotReady, message)
+}
+
+fn outcome_unknown() -> Rejection {
+    let message = "whether the command was recorded is not known: repeat it with the same \
+                   Idempotency-Key, and it happens once";
+    Rejection::new(Code::OutcomeUnknown, message)
+}

@@ -1,0 +1,110 @@
+//! Following the log: catch up, then wait, then read again.
+//!
+//! There is no queue per observer. A follower is a position; whoever is slow reads later, and
+//! loses nothing. Only what is durable is ever read, since the head moves last.
+
+mod position;
+
+pub use position::{CursorProblem, Resume, cursor_at, resolve};
+
+use crate::log::{Log, Logged, ReadFault};
+use acta_events::{Record, RuntimeId, Sequence, WorkerId};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// How many records are looked at between two waits.
+const RECORDS_PER_READ: usize = 256;
+
+/// Which records a follower wants.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Of these types; empty for all.
+    pub types: Vec<String>,
+    /// Of this runtime.
+    pub runtime: Option<RuntimeId>,
+    /// Of this worker.
+    pub worker: Option<WorkerId>,
+    /// With the records about watching itself.
+    pub watching: bool,
+}
+
+impl Filter {
+    /// Whether a record is wanted. Naming a type that is about watching asks for it.
+    pub fn wants(&self, record: &Record) -> bool {
+        let header = &record.header;
+        let named = self.types.iter().any(|name| name == header.event.name());
+        (self.types.is_empty() || named)
+            && (self.watching || named || !header.event.is_about_watching())
+            && self.runtime.as_ref().is_none_or(|runtime| header.runtime.as_ref() == Some(runtime))
+            && self.worker.as_ref().is_none_or(|worker| header.worker.as_ref() == Some(worker))
+    }
+}
+
+/// A position in the log that moves forward.
+pub struct Follower {
+    log: Arc<Log>,
+    filter: Filter,
+    /// The only worker of interest, by its number in the index.
+    ordinal: Option<u32>,
+    position: Sequence,
+    head: watch::Receiver<Sequence>,
+}
+
+impl Follower {
+    /// Follows after a position. With an `ordinal`, only that worker's records are even read.
+    pub fn new(log: Arc<Log>, filter: Filter, ordinal: Option<u32>, after: Sequence) -> Self {
+        let head = log.watch_head();
+        Self { log, filter, ordinal, position: after, head }
+    }
+
+    /// Everything up to here has been looked at.
+    pub fn position(&self) -> Sequence {
+        self.position
+    }
+
+    /// The head of the log.
+    pub fn head(&self) -> Sequence {
+        *self.head.borrow()
+    }
+
+    /// Whether everything that is there has been looked at.
+    pub fn caught_up(&self) -> bool {
+        self.position >= self.head()
+    }
+
+    /// The wanted ones among the next records, without waiting; the position moves past all
+    /// that were looked at.
+    pub async fn read(&mut self) -> Result<Vec<Arc<Logged>>, ReadFault> {
+        self.read_through(self.head(), RECORDS_PER_READ).await
+    }
+
+    /// As [`Self::read`], with bounds.
+    pub async fn read_through(
+        &mut self,
+        through: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Arc<Logged>>, ReadFault> {
+        if self.position >= through {
+            return Ok(Vec::new());
+        }
+        let (records, looked_at) = match self.ordinal {
+            Some(worker) => {
+                let slice = self.log.worker_records(worker, self.position, through, limit).await?;
+                (slice.records, slice.through)
+            }
+            None => {
+                let records = self.log.read(self.position, through, limit).await?;
+                let looked_at = records.last().map_or(through, |last| last.record.seq());
+                (records, looked_at)
+            }
+        };
+        self.position = looked_at;
+        Ok(records.into_iter().filter(|logged| self.filter.wants(&logged.record)).collect())
+    }
+
+    /// Waits until the head is beyond the position. False when the service ends.
+    pub async fn wait(&mut self) -> bool {
+        let position = self.position;
+        self.head.wait_for(|head| *head > position).await.is_ok()
+    }
+}

@@ -1,0 +1,270 @@
+//! The log as everyone but the engine sees it: what is durable, from its newest records in
+//! memory to its oldest on disk, together with what is derived from it.
+//!
+//! One owner, the engine's committer, publishes blocks, in order, once they are durable. Then
+//! the views and the index have them, then the ring of recent records, and last of all the
+//! head moves. Whoever has seen a head finds everything up to it.
+
+mod read;
+mod ring;
+
+pub use read::{ReadFault, Slice};
+pub use ring::Logged;
+
+use crate::{
+    checkpoint::Checkpoints,
+    content::ContentStore,
+    engine::{LogEnd, key_digest},
+    index::{Index, KeyEntry, Posting, PostingKind},
+    journal::{Journal, ReadLimits},
+    views::Views,
+};
+use acta_events::{Digest, LogId, Record, Sequence, block::Block};
+use acta_projections::{MarkKind, Projections, TranscriptMark};
+use parking_lot::{Mutex, RwLock};
+use std::{collections::VecDeque, sync::Arc};
+use tokio::sync::watch;
+
+/// How many records may pass between two checkpoints: what a start has to replay at most.
+pub const CHECKPOINT_RECORDS: u64 = 65_536;
+
+/// How many decoded blocks are kept for readers of history.
+const BLOCKS_CACHED: usize = 64;
+
+/// The durable log with everything derived from it.
+pub struct Log {
+    id: LogId,
+    journal: Arc<dyn Journal>,
+    contents: Option<ContentStore>,
+    checkpoints: Option<Checkpoints>,
+    index: Arc<Index>,
+    views: Arc<Views>,
+    ring: RwLock<ring::Ring>,
+    blocks: Mutex<VecDeque<Arc<[Arc<Logged>]>>>,
+    head: watch::Sender<Sequence>,
+    checkpointed: Mutex<Sequence>,
+}
+
+/// The log cannot be taken into use.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] crate::journal::ReadError),
+    /// The index cannot be used.
+    #[error(transparent)]
+    Index(#[from] crate::index::IndexError),
+    /// Records are missing.
+    #[error(transparent)]
+    Gap(#[from] acta_projections::Gap),
+}
+
+/// What was replayed to take the log into use.
+#[derive(Clone, Copy, Debug)]
+pub struct Replayed {
+    /// The position of the checkpoint that it began with.
+    pub from: Sequence,
+    /// The head.
+    pub head: Sequence,
+}
+
+impl Log {
+    /// Takes a log into use: starts from the newest fitting checkpoint and replays the rest.
+    /// Blocking.
+    pub fn open(
+        id: LogId,
+        journal: Arc<dyn Journal>,
+        index: Index,
+        contents: Option<ContentStore>,
+        checkpoints: Option<Checkpoints>,
+    ) -> Result<(Self, Replayed), ReplayError> {
+        let head = journal.head().seq;
+        let limit = head.min(index.flushed_through());
+        let digest_at = |seq| record_digest_at(&*journal, seq);
+        let start = checkpoints
+            .as_ref()
+            .and_then(|checkpoints| checkpoints.newest(id, limit, digest_at))
+            .unwrap_or_default();
+        let from = start.position();
+        let log = Self {
+            id,
+            journal,
+            contents,
+            checkpoints,
+            index: Arc::new(index),
+            views: Arc::new(Views::new(start)),
+            ring: RwLock::default(),
+            blocks: Mutex::default(),
+            head: watch::Sender::new(from),
+            checkpointed: Mutex::new(from),
+        };
+        let mut position = from;
+        while position < head {
+            let blocks = log.journal.read(position, ReadLimits { blocks: 64, bytes: 4 << 20 })?;
+            for block in &blocks {
+                log.take_in(block)?;
+                position = block.last();
+            }
+            if let Some(job) = log.checkpoint_if_due() {
+                job.run();
+            }
+        }
+        log.head.send_replace(position);
+        Ok((log, Replayed { from, head }))
+    }
+
+    /// The identity of the log.
+    pub fn id(&self) -> LogId {
+        self.id
+    }
+
+    /// The live projections.
+    pub fn views(&self) -> &Arc<Views> {
+        &self.views
+    }
+
+    /// The index over the log.
+    pub fn index(&self) -> &Arc<Index> {
+        &self.index
+    }
+
+    pub(crate) fn journal(&self) -> &Arc<dyn Journal> {
+        &self.journal
+    }
+
+    /// The last durable sequence that everyone may see.
+    pub fn head(&self) -> Sequence {
+        *self.head.borrow()
+    }
+
+    /// Wakes whenever the head moves.
+    pub fn watch_head(&self) -> watch::Receiver<Sequence> {
+        self.head.subscribe()
+    }
+
+    /// Where the next block goes.
+    pub fn end(&self) -> LogEnd {
+        let views = self.views.read();
+        let head = self.journal.head();
+        LogEnd {
+            seq: head.seq,
+            block: head.block,
+            time: views.tip.time,
+            epoch: views.lineage.current(),
+        }
+    }
+
+    /// Shows durable blocks to everyone. Called by the committer alone, in order.
+    pub(crate) fn publish<'a>(
+        &self,
+        blocks: impl IntoIterator<Item = &'a Block>,
+    ) -> Result<Sequence, ReplayError> {
+        let mut head = self.head();
+        for block in blocks {
+            self.take_in(block)?;
+            head = block.last();
+        }
+        self.head.send_replace(head);
+        Ok(head)
+    }
+
+    /// Publishes what the journal has beyond the head: after a recovery.
+    pub(crate) fn catch_up(&self) -> Result<Sequence, ReplayError> {
+        while self.head() < self.journal.head().seq {
+            let limits = ReadLimits { blocks: 64, bytes: 4 << 20 };
+            let blocks = self.journal.read(self.head(), limits)?;
+            self.publish(blocks.iter().map(|block| &**block))?;
+        }
+        Ok(self.head())
+    }
+
+    fn take_in(&self, block: &Block) -> Result<(), ReplayError> {
+        let mut postings = Vec::with_capacity(block.records.len());
+        let mut keys = Vec::new();
+        self.views.apply(&block.records, |record, projections| {
+            postings.extend(posting_of(record, projections));
+            keys.extend(key_of(record));
+        })?;
+        self.index.apply(block.first(), block.last(), &postings, &keys)?;
+        self.ring.write().push(&block.records);
+        Ok(())
+    }
+
+    /// Begins a checkpoint if one is due. Called by the committer between two commits, so that
+    /// views and index stand at the same record; the writing happens on a thread of its own.
+    pub(crate) fn checkpoint_if_due(&self) -> Option<CheckpointJob> {
+        let head = self.views.read().position();
+        let last = *self.checkpointed.lock();
+        if head.0 - last.0 < CHECKPOINT_RECORDS { None } else { self.checkpoint_now() }
+    }
+
+    /// Begins a checkpoint, due or not.
+    pub(crate) fn checkpoint_now(&self) -> Option<CheckpointJob> {
+        let checkpoints = self.checkpoints.clone()?;
+        let frozen = self.index.freeze()?;
+        let projections = self.views.read().clone();
+        *self.checkpointed.lock() = projections.position();
+        Some(CheckpointJob {
+            id: self.id,
+            index: Arc::clone(&self.index),
+            frozen,
+            projections,
+            checkpoints,
+        })
+    }
+}
+
+/// A checkpoint that is to be written. Derived data: losing it costs time at the next start.
+pub struct CheckpointJob {
+    id: LogId,
+    index: Arc<Index>,
+    frozen: crate::index::Frozen,
+    projections: Projections,
+    checkpoints: Checkpoints,
+}
+
+impl CheckpointJob {
+    /// Writes it. Blocking.
+    pub fn run(self) {
+        let position = self.projections.position();
+        if let Err(error) = self.index.flush(self.frozen) {
+            tracing::warn!(%error, %position, "the index could not be written; it stays in memory");
+            return;
+        }
+        if let Err(error) = self.checkpoints.write(self.id, &self.projections) {
+            tracing::warn!(%error, %position, "a checkpoint could not be written; the next start replays more");
+        }
+    }
+}
+
+fn posting_of(record: &Record, projections: &Projections) -> Option<Posting> {
+    let (runtime, worker) = (record.header.runtime.as_ref()?, record.header.worker.as_ref()?);
+    let state = projections.workers.get(runtime, worker)?;
+    let mark = TranscriptMark::of(record, state);
+    let kind = match mark.kind {
+        MarkKind::Other => PostingKind::Other,
+        MarkKind::Item => PostingKind::Item,
+        MarkKind::Delta => PostingKind::Delta,
+        MarkKind::TextDone => PostingKind::TextDone,
+    };
+    Some(Posting {
+        worker: mark.worker,
+        seq: record.seq(),
+        items: u32::try_from(mark.items).unwrap_or(u32::MAX),
+        kind,
+        run: u8::from(mark.busy),
+    })
+}
+
+fn key_of(record: &Record) -> Option<KeyEntry> {
+    let command = record.header.command.as_ref()?;
+    let digest = key_digest(&record.header.actor, &command.key);
+    Some(KeyEntry { digest, seq: record.seq() })
+}
+
+fn record_digest_at(journal: &dyn Journal, seq: Sequence) -> Option<Digest> {
+    let before = Sequence(seq.0.checked_sub(1)?);
+    let blocks = journal.read(before, ReadLimits { blocks: 1, bytes: 1 }).ok()?;
+    let records = &blocks.first()?.records;
+    records.iter().find(|record| record.seq() == seq).map(|record| record.digest)
+}

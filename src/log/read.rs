@@ -1,0 +1,275 @@
+//! Reading the log: any range, any worker's records, any content, any text.
+
+use super::{BLOCKS_CACHED, Log, Logged};
+use crate::{
+    content::ContentError,
+    error::{Code, Rejection},
+    index::{IndexError, Posting, PostingKind},
+    journal::{ReadError, ReadLimits},
+};
+use acta_events::{
+    Content, ContentBody, Event, MediaType, Record, Sequence, StoredContent, TextSpan,
+};
+use bytes::Bytes;
+use rand::Rng as _;
+use std::sync::Arc;
+
+/// Something that is durable cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadFault {
+    /// A block cannot be read.
+    #[error(transparent)]
+    Journal(#[from] ReadError),
+    /// A content cannot be read.
+    #[error("the content of record {seq} cannot be read: {source}")]
+    Content {
+        /// The record.
+        seq: Sequence,
+        /// Why.
+        source: ContentError,
+    },
+    /// The index cannot be read.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The thread that read it is gone.
+    #[error("the service is shutting down")]
+    Gone,
+}
+
+impl From<ReadFault> for Rejection {
+    fn from(fault: ReadFault) -> Self {
+        let code = match &fault {
+            ReadFault::Journal(ReadError::Damaged { .. })
+            | ReadFault::Content { source: ContentError::Damaged { .. }, .. }
+            | ReadFault::Index(IndexError::Damaged { .. }) => Code::StoreCorrupt,
+            ReadFault::Content { source: ContentError::Missing { .. }, .. } => Code::StoreMissing,
+            ReadFault::Gone => Code::NotReady,
+            _ => Code::StoreIo,
+        };
+        tracing::error!(error = %fault, %code, "a read failed");
+        Self::new(code, fault.to_string())
+    }
+}
+
+/// Consecutive records and where they end.
+#[derive(Debug)]
+pub struct Slice {
+    /// In order.
+    pub records: Vec<Arc<Logged>>,
+    /// Everything up to here has been looked at.
+    pub through: Sequence,
+}
+
+impl Log {
+    /// The records after a sequence, at most `limit` of them and never beyond `through`.
+    pub async fn read(
+        self: &Arc<Self>,
+        after: Sequence,
+        through: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Arc<Logged>>, ReadFault> {
+        if after >= through || limit == 0 {
+            return Ok(Vec::new());
+        }
+        if let Some(records) = self.ring.read().after(after, through, limit) {
+            return Ok(records);
+        }
+        let log = Arc::clone(self);
+        blocking(move || log.read_blocking(after, through, limit)).await
+    }
+
+    /// As [`Self::read`], on a thread that may block.
+    pub fn read_blocking(
+        &self,
+        after: Sequence,
+        through: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Arc<Logged>>, ReadFault> {
+        let mut records = Vec::new();
+        let mut position = after;
+        while position < through && records.len() < limit {
+            let block = self.block_with(position.next())?;
+            let before = records.len();
+            let room = limit - records.len();
+            let wanted = block.iter().filter(|logged| {
+                let seq = logged.record.seq();
+                seq > position && seq <= through
+            });
+            records.extend(wanted.take(room).cloned());
+            match records.last() {
+                Some(last) if records.len() > before => position = last.record.seq(),
+                _ => break,
+            }
+        }
+        Ok(records)
+    }
+
+    fn block_with(&self, seq: Sequence) -> Result<Arc<[Arc<Logged>]>, ReadFault> {
+        let holds = |block: &Arc<[Arc<Logged>]>| {
+            let (first, last) = (block.first(), block.last());
+            first.zip(last).is_some_and(|(first, last)| {
+                first.record.seq() <= seq && seq <= last.record.seq()
+            })
+        };
+        if let Some(block) = self.blocks.lock().iter().find(|block| holds(block)) {
+            return Ok(Arc::clone(block));
+        }
+        let before = Sequence(seq.0.saturating_sub(1));
+        let blocks = self.journal.read(before, ReadLimits { blocks: 1, bytes: 1 })?;
+        let records = blocks.first().map(|block| block.records.as_slice()).unwrap_or_default();
+        let block: Arc<[_]> = records.iter().map(|record| Logged::new(Arc::clone(record))).collect();
+        let mut cached = self.blocks.lock();
+        cached.push_front(Arc::clone(&block));
+        cached.truncate(BLOCKS_CACHED);
+        Ok(block)
+    }
+
+    /// One record.
+    pub async fn record(self: &Arc<Self>, seq: Sequence) -> Result<Option<Arc<Logged>>, ReadFault> {
+        let after = Sequence(seq.0.saturating_sub(1));
+        Ok(self.read(after, seq, 1).await?.pop())
+    }
+
+    fn record_blocking(&self, seq: Sequence) -> Result<Option<Arc<Logged>>, ReadFault> {
+        if let Some(logged) = self.ring.read().get(seq) {
+            return Ok(Some(logged));
+        }
+        let after = Sequence(seq.0.saturating_sub(1));
+        Ok(self.read_blocking(after, seq, 1)?.pop())
+    }
+
+    /// The records of one worker after a sequence, at most `limit`, never beyond `through`.
+    /// The slice says how far the log has been looked through for them.
+    pub async fn worker_records(
+        self: &Arc<Self>,
+        worker: u32,
+        after: Sequence,
+        through: Sequence,
+        limit: usize,
+    ) -> Result<Slice, ReadFault> {
+        let log = Arc::clone(self);
+        let read = move || -> Result<Slice, ReadFault> {
+            let postings = log.index.after(worker, after, through, limit)?;
+            let through = match postings.last() {
+                Some(last) if postings.len() >= limit => last.seq,
+                _ => through,
+            };
+            Ok(Slice { records: log.records_of(&postings)?, through })
+        };
+        // What is recent is read from memory at once; only history goes to another thread.
+        let recent = self.ring.read().get(after.next()).is_some();
+        if recent { read() } else { blocking(read).await }
+    }
+
+    pub(crate) fn records_of(&self, postings: &[Posting]) -> Result<Vec<Arc<Logged>>, ReadFault> {
+        let mut records = Vec::with_capacity(postings.len());
+        for posting in postings {
+            records.extend(self.record_blocking(posting.seq)?);
+        }
+        Ok(records)
+    }
+
+    /// The content of a record; none if it has none or it was erased.
+    pub async fn content(self: &Arc<Self>, record: &Arc<Record>) -> Result<Option<Bytes>, ReadFault> {
+        if let Some(content) = inline_content(record) {
+            return Ok(Some(content));
+        }
+        if record.content.is_none() {
+            return Ok(None);
+        }
+        let (log, record) = (Arc::clone(self), Arc::clone(record));
+        blocking(move || log.content_blocking(&record)).await
+    }
+
+    /// As [`Self::content`], on a thread that may block.
+    pub fn content_blocking(&self, record: &Record) -> Result<Option<Bytes>, ReadFault> {
+        let Some(content) = &record.content else { return Ok(None) };
+        match &content.body {
+            ContentBody::Inline { bytes, .. } => Ok(Some(bytes.clone())),
+            ContentBody::Erased => Ok(None),
+            ContentBody::File => {
+                let fault = |source| ReadFault::Content { seq: record.seq(), source };
+                let Some(store) = &self.contents else { return Ok(None) };
+                store.read(content.digest, content.len).map(Some).map_err(fault)
+            }
+        }
+    }
+
+    /// Makes a content ready to be recorded: draws its salt, and writes it to its file if it is
+    /// too large to stand beside its header.
+    pub async fn keep(
+        self: &Arc<Self>,
+        media_type: MediaType,
+        bytes: Bytes,
+    ) -> Result<StoredContent, Rejection> {
+        let mut salt = [0; 16];
+        rand::rng().fill(&mut salt);
+        let content = Content::new(salt, media_type, bytes);
+        let stored = content.to_stored();
+        if stored.body != ContentBody::File {
+            return Ok(stored);
+        }
+        let Some(store) = self.contents.clone() else {
+            // A log in memory has no files: the content stays in the record, whatever its size.
+            let body = ContentBody::Inline { salt, bytes: content.bytes };
+            return Ok(StoredContent { body, ..stored });
+        };
+        let written = tokio::task::spawn_blocking(move || store.put(&content)).await;
+        match written {
+            Ok(Ok(())) => Ok(stored),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a content file could not be written");
+                let message = "the content could not be written, so nothing was recorded; \
+                               see whether the disk of the service is full, then try again";
+                Err(Rejection::new(Code::StoreIo, message))
+            }
+            Err(_) => Err(ReadFault::Gone.into()),
+        }
+    }
+
+    /// The text that a `text_done` record refers to.
+    pub(crate) fn text_blocking(
+        &self,
+        worker: u32,
+        span: TextSpan,
+        done: Sequence,
+    ) -> Result<String, ReadFault> {
+        let mut text = Vec::with_capacity(usize::try_from(span.bytes).unwrap_or(0).min(1 << 20));
+        let mut after = Sequence(span.first.0.saturating_sub(1));
+        loop {
+            let postings = self.index.after(worker, after, done, 1024)?;
+            let Some(last) = postings.last() else { break };
+            after = last.seq;
+            let deltas = postings.iter().filter(|posting| posting.kind == PostingKind::Delta);
+            for delta in deltas {
+                if let Some(logged) = self.record_blocking(delta.seq)? {
+                    text.extend(self.content_blocking(&logged.record)?.unwrap_or_default());
+                }
+            }
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// The content of a record if it is at hand.
+pub(crate) fn inline_content(record: &Record) -> Option<Bytes> {
+    match &record.content.as_ref()?.body {
+        ContentBody::Inline { bytes, .. } => Some(bytes.clone()),
+        _ => None,
+    }
+}
+
+/// The span of a `text_done` record.
+pub(crate) fn text_span(record: &Record) -> Option<TextSpan> {
+    match &record.header.event {
+        Event::WorkerOutput(output) => output.text,
+        _ => None,
+    }
+}
+
+/// Runs a read on a thread that may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, ReadFault> + Send + 'static,
+) -> Result<T, ReadFault> {
+    tokio::task::spawn_blocking(read).await.unwrap_or(Err(ReadFault::Gone))
+}
