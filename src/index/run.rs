@@ -1,0 +1,278 @@
+//! Reading one immutable run file.
+
+use super::{
+    entry::{Entry, FENCE_BYTES, Fence, KeyEntry, Posting, array},
+    error::IndexError,
+    files::RunName,
+    page::{
+        Checksum, Extent, FENCES_PER_PAGE, FOOTER_BYTES, PAGE_BYTES, Page, decode_footer,
+        entries_per_page, entry_page_at,
+    },
+};
+use acta_events::Sequence;
+use std::{fs::File, marker::PhantomData, os::unix::fs::FileExt, path::Path};
+
+/// A run file, open for reading. It stays readable when it is removed from its directory.
+#[derive(Debug)]
+pub(super) struct Run<E> {
+    file: File,
+    name: String,
+    extent: Extent,
+    checksum: Checksum,
+    /// The first fence of each entry page, or of each group when that would be too much.
+    fences: Vec<Fence>,
+    by_group: bool,
+    table: PhantomData<E>,
+}
+
+impl<E: Entry> Run<E> {
+    /// Opens a file, verifying its footer and its fences. The fences of entry pages are kept
+    /// in memory when they take at most `fence_bytes_max`.
+    pub(super) fn open(
+        dir: &Path,
+        name: &RunName,
+        fence_bytes_max: u64,
+    ) -> Result<Self, IndexError> {
+        let text = name.file_name::<E>();
+        let file = File::open(dir.join(&text)).map_err(|error| IndexError::io(&text, error))?;
+        let bytes = file.metadata().map_err(|error| IndexError::io(&text, error))?.len();
+        let footer_at = bytes
+            .checked_sub(FOOTER_BYTES as u64)
+            .ok_or_else(|| IndexError::damaged(&text, "cut short"))?;
+        let mut footer = [0; FOOTER_BYTES];
+        file.read_exact_at(&mut footer, footer_at)
+            .map_err(|error| IndexError::reading(&text, error))?;
+        let extent = decode_footer::<E>(&footer, &text, (name.first, name.last), bytes)?;
+        let mut run = Self {
+            file,
+            name: text,
+            extent,
+            checksum: Checksum::of_file::<E>(name.first, name.last),
+            fences: Vec::new(),
+            by_group: extent.entry_pages::<E>() * FENCE_BYTES as u64 > fence_bytes_max,
+            table: PhantomData,
+        };
+        run.fences = run.load_fences()?;
+        Ok(run)
+    }
+
+    fn load_fences(&self) -> Result<Vec<Fence>, IndexError> {
+        let mut fences = Vec::new();
+        let groups = self.extent.groups::<E>();
+        if self.by_group {
+            for top in 0..self.extent.top_pages::<E>() {
+                let count = (groups - top * FENCES_PER_PAGE).min(FENCES_PER_PAGE);
+                fences.extend(self.fence_page(self.extent.top_start::<E>() + top, count)?);
+            }
+        } else {
+            for group in 0..groups {
+                fences.extend(self.group(group)?);
+            }
+        }
+        Ok(fences)
+    }
+
+    /// First sequence covered.
+    pub(super) fn first(&self) -> Sequence {
+        self.extent.first
+    }
+
+    /// Last sequence covered.
+    pub(super) fn last(&self) -> Sequence {
+        self.extent.last
+    }
+
+    /// Entries in the run.
+    pub(super) fn count(&self) -> u64 {
+        self.extent.count
+    }
+
+    /// Bytes of the fences in memory.
+    pub(super) fn fence_bytes(&self) -> usize {
+        self.fences.len() * FENCE_BYTES
+    }
+
+    /// What the file is called.
+    pub(super) fn name(&self) -> RunName {
+        RunName { first: self.extent.first, last: self.extent.last }
+    }
+
+    fn damaged(&self, what: &'static str) -> IndexError {
+        IndexError::damaged(&self.name, what)
+    }
+
+    fn read_page(&self, at: u64, page: &mut Page) -> Result<(), IndexError> {
+        self.file
+            .read_exact_at(page, at * PAGE_BYTES as u64)
+            .map_err(|error| IndexError::reading(&self.name, error))?;
+        if self.checksum.holds(page, at) { Ok(()) } else { Err(self.damaged("page")) }
+    }
+
+    fn fence_page(&self, at: u64, count: u64) -> Result<Vec<Fence>, IndexError> {
+        let mut page = [0; PAGE_BYTES];
+        self.read_page(at, &mut page)?;
+        (0..count as usize)
+            .map(|n| array(&page, n * FENCE_BYTES).ok_or_else(|| self.damaged("fences")))
+            .collect()
+    }
+
+    fn group(&self, group: u64) -> Result<Vec<Fence>, IndexError> {
+        self.fence_page(self.extent.fence_page::<E>(group), self.extent.group_len::<E>(group))
+    }
+
+    /// The last entry page that begins before the target, or the first page.
+    fn page_of(&self, before: &impl Fn(&Fence) -> bool) -> Result<u64, IndexError> {
+        let place = self.fences.partition_point(before).saturating_sub(1) as u64;
+        if !self.by_group {
+            return Ok(place);
+        }
+        let within = self.group(place)?.partition_point(before).saturating_sub(1) as u64;
+        Ok(place * FENCES_PER_PAGE + within)
+    }
+
+    /// Reads entries by their place in the run.
+    pub(super) fn reader(&self) -> Reader<'_, E> {
+        Reader { run: self, page: [0; PAGE_BYTES], loaded: None }
+    }
+}
+
+/// Reads a run, one page in memory at a time.
+#[derive(Debug)]
+pub(super) struct Reader<'a, E> {
+    run: &'a Run<E>,
+    page: Page,
+    loaded: Option<u64>,
+}
+
+impl<E: Entry> Reader<'_, E> {
+    /// The entry at `place`, from 0; `None` at the end.
+    pub(super) fn get(&mut self, place: u64) -> Result<Option<E>, IndexError> {
+        if place >= self.run.extent.count {
+            return Ok(None);
+        }
+        let page = place / entries_per_page::<E>();
+        if self.loaded != Some(page) {
+            self.loaded = None;
+            self.run.read_page(entry_page_at(page), &mut self.page)?;
+            self.loaded = Some(page);
+        }
+        let start = (place % entries_per_page::<E>()) as usize * E::WIDTH;
+        let entry = E::decode(&self.page[start..start + E::WIDTH]);
+        entry.map(Some).ok_or_else(|| self.run.damaged("entry"))
+    }
+
+    /// Place of the first entry that is not before the target, `count` if all are. `before`
+    /// must be true of the entries up to some place and false of those behind it.
+    fn seek(&mut self, before: impl Fn(&Fence) -> bool) -> Result<u64, IndexError> {
+        if self.run.extent.count == 0 {
+            return Ok(0);
+        }
+        let start = self.run.page_of(&before)? * entries_per_page::<E>();
+        let end = self.run.extent.count.min(start + entries_per_page::<E>());
+        let (mut low, mut high) = (start, end);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.get(middle)? {
+                Some(entry) if before(&entry.fence()) => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        Ok(low)
+    }
+}
+
+impl Run<KeyEntry> {
+    /// The newest sequence of a key in this run.
+    pub(super) fn key(&self, digest: &[u8; 16]) -> Result<Option<Sequence>, IndexError> {
+        let mut reader = self.reader();
+        let place = reader.seek(|fence| fence < digest)?;
+        Ok(reader.get(place)?.filter(|key| key.digest == *digest).map(|key| key.seq))
+    }
+}
+
+/// Whether a posting's fence is before `(worker, seq)`.
+fn before_seq(worker: u32, seq: Sequence) -> impl Fn(&Fence) -> bool {
+    let target = Posting { worker, seq, items: 0, kind: super::PostingKind::Other, run: 0 };
+    let target = target.fence();
+    move |fence| fence[..12] < target[..12]
+}
+
+/// Whether a posting's fence is before the first of the worker with at least `items` items.
+fn before_items(worker: u32, items: u32) -> impl Fn(&Fence) -> bool {
+    let (worker, items) = (worker.to_be_bytes(), items.to_be_bytes());
+    move |fence| (&fence[..4], &fence[12..]) < (&worker[..], &items[..])
+}
+
+impl Run<Posting> {
+    /// Adds postings of a worker in `after < seq <= through`, oldest first, until `found`
+    /// holds `limit`.
+    pub(super) fn after(
+        &self,
+        worker: u32,
+        (after, through): (Sequence, Sequence),
+        limit: usize,
+        found: &mut Vec<Posting>,
+    ) -> Result<(), IndexError> {
+        let mut reader = self.reader();
+        let mut place = reader.seek(before_seq(worker, after.next()))?;
+        while found.len() < limit {
+            match reader.get(place)? {
+                Some(posting) if posting.worker == worker && posting.seq <= through => {
+                    found.push(posting);
+                }
+                _ => break,
+            }
+            place += 1;
+        }
+        Ok(())
+    }
+
+    /// Adds postings of a worker with `seq <= at`, newest first, until `found` holds `limit`.
+    pub(super) fn before(
+        &self,
+        worker: u32,
+        at: Sequence,
+        limit: usize,
+        found: &mut Vec<Posting>,
+    ) -> Result<(), IndexError> {
+        let mut reader = self.reader();
+        let mut place = reader.seek(before_seq(worker, at.next()))?;
+        while found.len() < limit && place > 0 {
+            place -= 1;
+            match reader.get(place)? {
+                Some(posting) if posting.worker == worker => found.push(posting),
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds postings of a worker with `seq <= through` that complete an item from `from_item`
+    /// on, until `found` holds `limit`. Pages without one are stepped over.
+    pub(super) fn items(
+        &self,
+        worker: u32,
+        (from_item, through): (u32, Sequence),
+        limit: usize,
+        found: &mut Vec<Posting>,
+    ) -> Result<(), IndexError> {
+        let mut reader = self.reader();
+        let mut place = reader.seek(before_items(worker, from_item))?;
+        while found.len() < limit {
+            let posting = match reader.get(place)? {
+                Some(posting) if posting.worker == worker && posting.seq <= through => posting,
+                _ => break,
+            };
+            if posting.kind.completes_item() {
+                found.push(posting);
+            }
+            place += 1;
+            if place % entries_per_page::<Posting>() == 0 {
+                // What follows in the next pages may be thousands of pieces of text.
+                let Some(next_item) = posting.items.checked_add(1) else { break };
+                place = reader.seek(before_items(worker, next_item))?;
+            }
+        }
+        Ok(())
+    }
+}
