@@ -160,8 +160,13 @@ pub enum Outcome {
         input: Sequence,
         /// The turn that it starts.
         turn: u64,
-        /// The process of this turn.
-        process: Option<ProcessRef>,
+    },
+    /// A process was started for one turn.
+    Started {
+        /// The turn.
+        turn: u64,
+        /// The process.
+        process: ProcessRef,
     },
     /// It said or did something.
     Output {
@@ -193,12 +198,15 @@ pub enum Outcome {
         /// The text.
         content: StoredContent,
     },
-    /// The oldest accepted inputs that were not dispatched cannot be delivered.
+    /// An accepted input could not be given to it.
     InputFailed {
-        /// The last of them.
-        through: Sequence,
-        /// How many; more than there are means all.
-        count: u64,
+        /// The input.
+        input: Sequence,
+        /// Why.
+        message: String,
+    },
+    /// No accepted input that was not dispatched will ever be given to it.
+    AllInputsFailed {
         /// Why.
         message: String,
     },
@@ -254,8 +262,8 @@ impl Command {
                 .iter()
                 .map(|outcome| match outcome {
                     Outcome::Output { content: text, .. }
-                    | Outcome::Diagnosed { content: text, .. } => 512 + content(text),
-                    _ => 512,
+                    | Outcome::Diagnosed { content: text, .. } => 768 + content(text),
+                    _ => 768,
                 })
                 .sum(),
             _ => 0,

@@ -106,6 +106,8 @@ events! {
     WorkerInputAccepted = "worker_input_accepted" v 1;
     /// An input is about to be given to the worker; recorded before it is.
     WorkerInputDispatched = "worker_input_dispatched" v 1;
+    /// A process was started for one turn; recorded before it is given its input.
+    WorkerProcessStarted = "worker_process_started" v 1;
     /// Inputs that had been accepted could not be delivered.
     WorkerInputFailed = "worker_input_failed" v 1;
     /// What the worker was doing was cut off by the end of the service.
@@ -408,18 +410,23 @@ pub struct WorkerInputDispatched {
     pub input: Sequence,
     /// The turn that it starts.
     pub turn: u64,
-    /// The process that was started for it, if it has one of its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub process: Option<ProcessRef>,
+}
+
+/// See [`Event::WorkerProcessStarted`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerProcessStarted {
+    /// The turn that it serves.
+    pub turn: u64,
+    /// The process.
+    pub process: ProcessRef,
 }
 
 /// See [`Event::WorkerInputFailed`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkerInputFailed {
-    /// The last of the accepted inputs that failed: all before it that were not yet
-    /// dispatched failed too.
+    /// The last of the accepted inputs that failed.
     pub through: Sequence,
-    /// How many failed.
+    /// How many failed that had not been dispatched, counted backwards from there.
     pub count: u64,
     /// Why, for people.
     pub message: String,

@@ -303,13 +303,11 @@ impl WorkerState {
                 self.turn = dispatched.turn;
                 self.open_turn =
                     Some(OpenTurn { turn: dispatched.turn, input: Some(dispatched.input) });
-                if dispatched.process.is_some() {
-                    self.process.clone_from(&dispatched.process);
-                }
             }
+            Event::WorkerProcessStarted(started) => self.process = Some(started.process.clone()),
             Event::WorkerInputFailed(failed) => {
                 self.pending = self.pending.saturating_sub(failed.count);
-                self.settled = failed.through;
+                self.settled = self.settled.max(failed.through);
                 self.result(Operation::Input, Outcome::Errored, Some(&failed.message));
             }
             Event::WorkerInterrupted(interrupted) => {

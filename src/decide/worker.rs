@@ -8,7 +8,7 @@ use crate::{
 use acta_events::{
     InputKind, OutputKind, ProfileSelector, StoredContent, TextSpan, WorkerCancelled,
     WorkerConnected, WorkerCreated, WorkerDiagnosed, WorkerExited, WorkerInputAccepted,
-    WorkerInputDispatched, WorkerInputFailed, WorkerInterrupted, WorkerOutput, WorkerRef,
+    WorkerInputDispatched, WorkerInputFailed, WorkerInterrupted, WorkerOutput, WorkerProcessStarted, WorkerRef,
     WorkerSpawnFailed, WorkerStopped, WorkerTurnEnded,
 };
 use acta_projections::{Child, RuntimeStatus, WorkerState, WorkerStatus};
@@ -186,10 +186,12 @@ pub(super) fn outcome(state: &WorkerState, outcome: &Outcome) -> Result<Decision
         Outcome::SpawnFailed { message } if !ended => {
             Draft::of_worker(&worker, WorkerSpawnFailed { message: message.clone() }).into()
         }
-        Outcome::Dispatching { input, turn, process } if !ended => {
-            let dispatched =
-                WorkerInputDispatched { input: *input, turn: *turn, process: process.clone() };
-            Draft::of_worker(&worker, dispatched).into()
+        Outcome::Dispatching { input, turn } if !ended => {
+            Draft::of_worker(&worker, WorkerInputDispatched { input: *input, turn: *turn }).into()
+        }
+        Outcome::Started { turn, process } if !ended => {
+            let started = WorkerProcessStarted { turn: *turn, process: process.clone() };
+            Draft::of_worker(&worker, started).into()
         }
         Outcome::Output { turn, kind, content } => {
             let output = WorkerOutput { event: *kind, turn: *turn, text: None };
@@ -213,10 +215,17 @@ pub(super) fn outcome(state: &WorkerState, outcome: &Outcome) -> Result<Decision
             let diagnosed = WorkerDiagnosed { source: (*source).into() };
             Draft::of_worker(&worker, diagnosed).with(Some(content.clone())).into()
         }
-        Outcome::InputFailed { through, count, message } if state.pending > 0 => {
+        Outcome::InputFailed { input, message } if !ended => {
+            // One that had been dispatched is not waiting any more.
+            let count = u64::from(*input > state.settled).min(state.pending);
+            let failed =
+                WorkerInputFailed { through: *input, count, message: message.clone() };
+            Draft::of_worker(&worker, failed).into()
+        }
+        Outcome::AllInputsFailed { message } if state.pending > 0 => {
             let failed = WorkerInputFailed {
-                through: *through,
-                count: (*count).min(state.pending),
+                through: state.last_seq,
+                count: state.pending,
                 message: message.clone(),
             };
             Draft::of_worker(&worker, failed).into()
@@ -235,7 +244,7 @@ pub(super) fn outcome(state: &WorkerState, outcome: &Outcome) -> Result<Decision
             Draft::of_worker(&worker, interrupted).into()
         }
         // What is about to begin must not begin without its record.
-        Outcome::Connected { .. } | Outcome::Dispatching { .. } => {
+        Outcome::Connected { .. } | Outcome::Dispatching { .. } | Outcome::Started { .. } => {
             let message = format!("worker `{}` has ended", state.worker);
             return Err(Rejection::invalid(message));
         }

@@ -8,7 +8,7 @@ use crate::{
 };
 use acta_events::block::Block;
 use std::{
-    sync::{Arc, mpsc},
+    sync::{Arc, atomic::Ordering, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
@@ -69,10 +69,11 @@ fn commit(
                 tracing::error!(%error, "what was written cannot be taken into the views");
                 shared.set_health(Health::Failed);
                 answer_with(decided, &outcome_unknown());
-                Message::Lost
+                drop(decider.send(Message::Lost));
+                Message::RolledBack(shared.log.end())
             }
         },
-        Err(AppendError::Refused { why }) => {
+        Err(AppendError::Refused(why)) => {
             tracing::error!(%why, "a write was refused; nothing of it was written");
             shared.set_health(Health::Refusing);
             let message = "the command could not be written, and nothing of it was recorded; see \
@@ -81,7 +82,7 @@ fn commit(
             Message::RolledBack(shared.log.end())
         }
         Err(AppendError::Conflict { head }) => {
-            tracing::error!(%head, expected = %after, "somebody else has written to the log");
+            tracing::error!(head = %head.seq, expected = %after, "somebody else has written to the log");
             answer_with(decided, &outcome_unknown());
             recover(shared, decider)
         }
@@ -111,6 +112,9 @@ fn recover(shared: &Arc<Shared>, decider: &mpsc::Sender<Message>) -> Message {
             }
             Ok(Err(error)) => tracing::error!(%error, "the log is open, but cannot be read"),
             Err(error) => tracing::error!(%error, "the log could not be opened again"),
+        }
+        if shared.closing.load(Ordering::Acquire) {
+            return Message::RolledBack(shared.log.end());
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(RECOVERY_PAUSE_MAX);

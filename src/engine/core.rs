@@ -220,6 +220,11 @@ impl<R> Core<R> {
         let mut state = state.ok_or_else(|| Rejection::invalid("a report of an unknown worker"))?;
         let worker =
             WorkerRef { runtime_id: state.runtime.clone(), worker_id: state.worker.clone() };
+        // All of a report stands in one block, so that after a crash it is there as a whole or
+        // not at all, and whoever reported can tell which.
+        if !self.builder.fits(request.command.bytes()) {
+            self.seal();
+        }
         let mut first = None;
         for (n, outcome) in outcomes.iter().enumerate() {
             if let Decision::Record(draft) = decide::decide_outcome(&state, outcome)? {

@@ -28,7 +28,7 @@ use parking_lot::Mutex;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
         mpsc,
     },
     thread::JoinHandle,
@@ -121,6 +121,8 @@ enum Message {
 
 struct Shared {
     health: AtomicU8,
+    /// Nothing is tried again any more.
+    closing: AtomicBool,
     log: Arc<Log>,
 }
 
@@ -165,7 +167,11 @@ impl Engine {
         limits: QueueLimits,
         clock: impl Clock,
     ) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { health: AtomicU8::new(0), log: Arc::clone(&log) });
+        let shared = Arc::new(Shared {
+            health: AtomicU8::new(0),
+            closing: AtomicBool::new(false),
+            log: Arc::clone(&log),
+        });
         let (queue, messages) = mpsc::channel();
         let (batches, to_commit) = mpsc::sync_channel::<Batch<Reply>>(1);
         let committer = {
@@ -197,6 +203,7 @@ impl Engine {
 
     /// Answers what is in flight, refuses what comes after, and ends both threads. Blocking.
     pub fn close(&self) {
+        self.handle.shared.closing.store(true, Ordering::Release);
         // The decider may be gone already; then there is nothing to tell it.
         drop(self.handle.queue.send(Message::Close));
         for thread in self.threads.lock().drain(..) {
@@ -212,6 +219,11 @@ impl EngineHandle {
     /// Whether the engine writes.
     pub fn health(&self) -> Health {
         self.shared.health()
+    }
+
+    /// Whether nothing will ever be written again.
+    pub fn is_closed(&self) -> bool {
+        self.shared.closing.load(Ordering::Acquire) || self.health() == Health::Failed
     }
 
     /// Gives a command of a client. A full queue refuses at once.

@@ -1,0 +1,267 @@
+//! One worker's actor: its backend between the log and the engine.
+
+use super::Surroundings;
+use crate::{
+    backend::{self, Closed, Ended, ExecSpec, Inlet, Input, Outlet, Report, StopMode},
+    command::{Command, Outcome, Request},
+    engine::Health,
+    error::Code,
+    log::Log,
+};
+use acta_events::{Actor, Event, MediaType, OutputKind, Sequence, WorkerRef};
+use acta_projections::WorkerStatus;
+use bytes::Bytes;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::watch;
+
+/// How many marks of a worker are looked at between two inputs.
+const MARKS_PER_READ: usize = 256;
+
+/// Runs the worker until it ends, is stopped, or the service ends.
+pub(super) async fn run(
+    around: &Surroundings,
+    worker: &WorkerRef,
+    inputs: watch::Receiver<Sequence>,
+    stop: watch::Receiver<Option<StopMode>>,
+) {
+    let Some(state) = around.log.views().worker(&worker.runtime_id, &worker.worker_id) else {
+        return;
+    };
+    let mut outlet = LogOutlet { around: around.clone(), worker: worker.clone() };
+    let spec = match spec_of(around, worker, state.spec.template.as_deref()).await {
+        Ok(spec) => spec,
+        Err(message) => {
+            let failed = vec![
+                Outcome::SpawnFailed { message: message.clone() },
+                Outcome::AllInputsFailed { message },
+            ];
+            drop(outlet.submit(failed).await);
+            return;
+        }
+    };
+    let inlet = LogInlet {
+        log: Arc::clone(&around.log),
+        worker: state.ordinal,
+        taken: state.settled,
+        inputs,
+    };
+    let ended = backend::run(spec, state.turn + 1, inlet, outlet.clone(), stop).await;
+    tracing::debug!(worker = %worker.worker_id, ?ended, "a backend ended");
+    let over = "the worker ended before this input could be given to it";
+    let last = match ended {
+        Ended::SpawnFailed | Ended::Exited(_) => {
+            Outcome::AllInputsFailed { message: over.into() }
+        }
+        Ended::Stopped | Ended::Closed => {
+            Outcome::Interrupted { reason: "service_stopped", again: false }
+        }
+    };
+    let state = around.log.views().worker(&worker.runtime_id, &worker.worker_id);
+    if state.is_some_and(|state| state.status == WorkerStatus::Running) {
+        drop(outlet.submit(vec![last]).await);
+    }
+    remove_work_dir(around, worker).await;
+}
+
+async fn spec_of(
+    around: &Surroundings,
+    worker: &WorkerRef,
+    template: Option<&str>,
+) -> Result<ExecSpec, String> {
+    let name = template.ok_or("the worker has no template")?;
+    let exec = around.manifest.read().exec_of(name).cloned().ok_or_else(|| {
+        format!("template `{name}` cannot be started any more: the manifest has no `exec` for it")
+    })?;
+    let work_dir = work_dir(around, worker);
+    tokio::fs::create_dir_all(&work_dir)
+        .await
+        .map_err(|error| format!("its working directory could not be made: {}", error.kind()))?;
+    Ok(ExecSpec {
+        argv: exec.argv.clone(),
+        mode: exec.mode,
+        framing: exec.framing,
+        env: exec.env.clone(),
+        work_dir,
+        turn_idle: Duration::from_millis(exec.turn_idle_ms),
+        stop_grace: exec.stop_grace_ms.map_or(around.stop_grace, Duration::from_millis),
+    })
+}
+
+fn work_dir(around: &Surroundings, worker: &WorkerRef) -> PathBuf {
+    around.work_dir.join(worker.worker_id.as_str())
+}
+
+/// Removes the working directory if the worker left nothing in it.
+async fn remove_work_dir(around: &Surroundings, worker: &WorkerRef) {
+    // What is not empty stays, and that is the only reason why this fails.
+    drop(tokio::fs::remove_dir(work_dir(around, worker)).await);
+}
+
+/// Reads a worker's accepted inputs from the log, in order.
+struct LogInlet {
+    log: Arc<Log>,
+    worker: u32,
+    taken: Sequence,
+    inputs: watch::Receiver<Sequence>,
+}
+
+impl LogInlet {
+    /// The next accepted input that is in the log; none if there is none yet. Remembers how far
+    /// it has looked, so that output in between is passed over once.
+    async fn look(&mut self) -> Option<Input> {
+        loop {
+            let head = self.log.head();
+            if self.taken >= head {
+                return None;
+            }
+            let read = self.log.worker_records(self.worker, self.taken, head, MARKS_PER_READ);
+            let slice = match read.await {
+                Ok(slice) => slice,
+                Err(error) => {
+                    tracing::error!(%error, "a worker's inputs cannot be read; trying again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    continue;
+                }
+            };
+            let next = slice.records.iter().find_map(|logged| match &logged.record.header.event {
+                Event::WorkerInputAccepted(accepted) => Some((accepted.kind, &logged.record)),
+                _ => None,
+            });
+            let Some((kind, record)) = next else {
+                self.taken = slice.through;
+                continue;
+            };
+            let content = match self.log.content(record).await {
+                Ok(content) => content.unwrap_or_default(),
+                Err(error) => {
+                    tracing::error!(%error, "an input cannot be read; trying again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    continue;
+                }
+            };
+            let (seq, message_id) = (record.seq(), record.header.id.to_string());
+            self.taken = seq;
+            return Some(Input { seq, message_id, kind, content });
+        }
+    }
+}
+
+impl Inlet for LogInlet {
+    async fn next(&mut self) -> Option<Input> {
+        loop {
+            // Marked as seen before looking, so that what comes in between wakes it again.
+            self.inputs.mark_unchanged();
+            if let Some(input) = self.look().await {
+                return Some(input);
+            }
+            self.inputs.changed().await.ok()?;
+        }
+    }
+}
+
+/// Turns a backend's reports into commands, and waits until they are durable.
+#[derive(Clone)]
+struct LogOutlet {
+    around: Surroundings,
+    worker: WorkerRef,
+}
+
+impl LogOutlet {
+    async fn submit(&self, outcomes: Vec<Outcome>) -> Result<(), Closed> {
+        let mut pause = Duration::from_millis(50);
+        let command = Command::Report { worker: self.worker.clone(), outcomes };
+        let request = Request::service(command);
+        let before = self.around.log.head();
+        loop {
+            match self.around.engine.submit_patiently(request.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(rejection) if rejection.code.status() < 500 => return Err(Closed),
+                Err(rejection) if self.around.engine.is_closed() => {
+                    tracing::warn!(worker = %self.worker.worker_id, %rejection, "a report was lost to the end of the service");
+                    return Err(Closed);
+                }
+                Err(rejection) => {
+                    tracing::warn!(worker = %self.worker.worker_id, %rejection, "a report waits");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                    let ready = self.around.engine.health() == Health::Ready;
+                    if rejection.code == Code::OutcomeUnknown && ready && self.is_in_log(before).await
+                    {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a report whose outcome was unknown is in the log after all. Nobody else reports
+    /// of this worker, and a report is there as a whole or not at all.
+    async fn is_in_log(&self, before: Sequence) -> bool {
+        let worker = &self.worker;
+        let state = self.around.log.views().worker(&worker.runtime_id, &worker.worker_id);
+        let Some(state) = state else { return false };
+        let (log, head) = (&self.around.log, self.around.log.head());
+        let service = Actor::service();
+        match log.worker_records(state.ordinal, before, head, MARKS_PER_READ).await {
+            Ok(slice) => slice.records.iter().any(|logged| {
+                let header = &logged.record.header;
+                header.actor == service && !matches!(header.event, Event::WorkerStopped(_))
+            }),
+            Err(error) => {
+                tracing::error!(%error, "a worker's records cannot be read");
+                false
+            }
+        }
+    }
+
+    async fn outcome(&self, report: Report) -> Result<Outcome, Closed> {
+        Ok(match report {
+            Report::Connected { process } => Outcome::Connected { backend: "process", process },
+            Report::SpawnFailed { message } => Outcome::SpawnFailed { message },
+            Report::Dispatching { input, turn, .. } => Outcome::Dispatching { input, turn },
+            Report::Started { turn, process } => Outcome::Started { turn, process },
+            Report::Output { turn, kind, content } => {
+                let media = match kind {
+                    OutputKind::TextDelta => MediaType::Text,
+                    _ => MediaType::Json,
+                };
+                let content = self.keep(media, content).await?;
+                Outcome::Output { turn, kind, content }
+            }
+            Report::TextDone { turn } => Outcome::TextDone { turn },
+            Report::TurnEnded { turn, result, exit } => Outcome::TurnEnded { turn, result, exit },
+            Report::Diagnosed { source, text } => {
+                let content = self.keep(MediaType::Text, text.into()).await?;
+                Outcome::Diagnosed { source, content }
+            }
+            Report::InputFailed { input, message } => Outcome::InputFailed { input, message },
+            Report::Exited { exit } => Outcome::Exited { exit },
+        })
+    }
+
+    async fn keep(
+        &self,
+        media: MediaType,
+        bytes: Bytes,
+    ) -> Result<acta_events::StoredContent, Closed> {
+        loop {
+            match self.around.log.keep(media, bytes.clone()).await {
+                Ok(content) => return Ok(content),
+                Err(_) if self.around.engine.is_closed() => return Err(Closed),
+                // It has been logged; the worker waits until there is room again.
+                Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+            }
+        }
+    }
+}
+
+impl Outlet for LogOutlet {
+    async fn report(&mut self, reports: Vec<Report>) -> Result<(), Closed> {
+        let mut outcomes = Vec::with_capacity(reports.len());
+        for report in reports {
+            outcomes.push(self.outcome(report).await?);
+        }
+        self.submit(outcomes).await
+    }
+}
+

@@ -1,0 +1,253 @@
+//! Dispatch: from durable events to work in the world.
+//!
+//! One task follows the log. A worker that has something to do gets an actor, which runs its
+//! backend and turns what the backend reports into commands. An intent is in the log before
+//! anything happens, and how far it has been acted upon is in the log too: dispatch has no
+//! state of its own that could be lost, and after a crash it begins with the views.
+
+mod actor;
+mod reconcile;
+
+use crate::{
+    backend::StopMode,
+    command::{Command, Request},
+    engine::EngineHandle,
+    feed::{Filter, Follower},
+    log::Log,
+    manifest::Manifest,
+};
+use acta_events::{Event, Record, RuntimeId, Sequence, WorkerRef};
+use acta_projections::{Child, WorkerState, WorkerStatus};
+use parking_lot::RwLock;
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+/// What dispatch works with.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The durable log.
+    pub log: Arc<Log>,
+    /// Where outcomes go.
+    pub engine: EngineHandle,
+    /// What workers can be made from.
+    pub manifest: Arc<RwLock<Arc<Manifest>>>,
+    /// The runtime whose workers are run here.
+    pub runtime: RuntimeId,
+    /// Where the working directories of children are made.
+    pub work_dir: PathBuf,
+    /// Time between SIGTERM and SIGKILL, where the template does not say.
+    pub stop_grace: Duration,
+}
+
+struct Actor {
+    inputs: watch::Sender<Sequence>,
+    stop: watch::Sender<Option<StopMode>>,
+}
+
+/// The task that follows the log.
+pub struct Dispatch {
+    around: Surroundings,
+    actors: HashMap<WorkerRef, Actor>,
+    tasks: JoinSet<WorkerRef>,
+    /// Workers that got an input or were created while their last actor was ending.
+    again: HashMap<WorkerRef, Sequence>,
+}
+
+/// Ends dispatch, with all children.
+#[derive(Debug)]
+pub struct DispatchOwner {
+    shutdown: mpsc::Sender<()>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl DispatchOwner {
+    /// Reconciles what was running when the service last ended, then follows the log.
+    pub fn start(around: Surroundings) -> Self {
+        let (shutdown, stopped) = mpsc::channel(1);
+        let dispatch =
+            Dispatch { around, actors: HashMap::new(), tasks: JoinSet::new(), again: HashMap::new() };
+        Self { shutdown, task: tokio::spawn(dispatch.run(stopped)) }
+    }
+
+    /// Stops all children, gracefully, then by force, and ends.
+    pub async fn close(self) {
+        drop(self.shutdown);
+        if self.task.await.is_err() {
+            tracing::error!("dispatch ended in a panic");
+        }
+    }
+}
+
+impl Dispatch {
+    async fn run(mut self, mut shutdown: mpsc::Receiver<()>) {
+        let head = self.around.log.head();
+        self.take_over(head).await;
+        let log = Arc::clone(&self.around.log);
+        let filter = Filter { runtime: Some(self.around.runtime.clone()), ..Filter::default() };
+        let mut follower = Follower::new(log, filter, None, head);
+        loop {
+            match follower.read().await {
+                Ok(records) => {
+                    for logged in records {
+                        self.take_in(&logged.record);
+                    }
+                }
+                Err(error) => {
+                    // What is durable and recent is in memory; this is damage on the disk.
+                    tracing::error!(%error, "dispatch cannot read the log; it tries again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+            if !follower.caught_up() {
+                continue;
+            }
+            tokio::select! {
+                _ = shutdown.recv() => break,
+                more = follower.wait() => if !more { break },
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    self.actor_ended(ended.ok());
+                }
+            }
+        }
+        self.stop_all().await;
+    }
+
+    /// Settles what the last run of the service left behind.
+    async fn take_over(&mut self, head: Sequence) {
+        let workers: Vec<Arc<WorkerState>> = {
+            let views = self.around.log.views().read();
+            let of = views.workers.of(&self.around.runtime, None);
+            of.filter(|worker| worker.spec.template.is_some()).cloned().collect()
+        };
+        for worker in workers {
+            let leftover = worker.process.is_some() || worker.open_turn.is_some();
+            let running = worker.status == WorkerStatus::Running;
+            let at_hand = running && worker.child == Child::Ready;
+            let ended_with_inputs =
+                running && worker.pending > 0 && is_over(worker.child);
+            if leftover || at_hand || ended_with_inputs {
+                reconcile::settle(&self.around, &worker).await;
+            }
+            let state = self.around.log.views().worker(&worker.runtime, &worker.worker);
+            if state.is_some_and(|state| wants_actor(&state)) {
+                self.begin(&address(&worker), head);
+            }
+        }
+    }
+
+    fn take_in(&mut self, record: &Arc<Record>) {
+        let (Some(runtime_id), Some(worker_id)) = (&record.header.runtime, &record.header.worker)
+        else {
+            if let Event::RuntimeStopped(_) = record.header.event {
+                self.stop_runtime();
+            }
+            return;
+        };
+        let worker = || WorkerRef { runtime_id: runtime_id.clone(), worker_id: worker_id.clone() };
+        match &record.header.event {
+            Event::WorkerCreated(created) if created.template.is_some() => {
+                self.begin(&worker(), record.seq());
+            }
+            Event::WorkerInputAccepted(_) => self.begin(&worker(), record.seq()),
+            Event::WorkerStopped(_) | Event::WorkerCancelled(_) => {
+                if let Some(actor) = self.actors.get(&worker()) {
+                    actor.stop.send_replace(Some(StopMode::Graceful));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Makes sure that the worker has an actor that knows of records up to `seq`.
+    fn begin(&mut self, worker: &WorkerRef, seq: Sequence) {
+        if let Some(actor) = self.actors.get(worker) {
+            // An actor that is about to end may not look any more, so it is remembered too.
+            self.again.insert(worker.clone(), seq);
+            actor.inputs.send_replace(seq);
+            return;
+        }
+        let (inputs, inputs_seen) = watch::channel(seq);
+        let (stop, stop_seen) = watch::channel(None);
+        self.actors.insert(worker.clone(), Actor { inputs, stop });
+        let (around, worker) = (self.around.clone(), worker.clone());
+        self.tasks.spawn(async move {
+            actor::run(&around, &worker, inputs_seen, stop_seen).await;
+            worker
+        });
+    }
+
+    fn actor_ended(&mut self, worker: Option<WorkerRef>) {
+        let Some(worker) = worker else {
+            tracing::error!("an actor ended in a panic");
+            return;
+        };
+        self.actors.remove(&worker);
+        let Some(seq) = self.again.remove(&worker) else { return };
+        let views = self.around.log.views();
+        let state = views.worker(&worker.runtime_id, &worker.worker_id);
+        if state.is_some_and(|state| wants_actor(&state)) {
+            self.begin(&worker, seq);
+        }
+    }
+
+    /// Stops every worker of a runtime that takes no more work.
+    fn stop_runtime(&self) {
+        let around = self.around.clone();
+        let running: Vec<WorkerRef> = {
+            let views = around.log.views().read();
+            let of = views.workers.of(&around.runtime, None);
+            of.filter(|worker| worker.status == WorkerStatus::Running)
+                .map(|worker| address(worker))
+                .collect()
+        };
+        tokio::spawn(async move {
+            for worker in running {
+                let stop = Request::service(Command::Stop { worker, reason: None });
+                if let Err(error) = around.engine.submit_patiently(stop).await {
+                    tracing::error!(%error, "a worker of a stopped runtime could not be stopped");
+                }
+            }
+        });
+    }
+
+    async fn stop_all(&mut self) {
+        for actor in self.actors.values() {
+            actor.stop.send_if_modified(|stop| stop.is_none() && stop.replace(StopMode::Graceful).is_none());
+        }
+        let deadline = tokio::time::sleep(self.around.stop_grace + Duration::from_secs(2));
+        tokio::pin!(deadline);
+        let mut forced = false;
+        while !self.tasks.is_empty() {
+            tokio::select! {
+                _ = self.tasks.join_next() => {}
+                () = &mut deadline, if !forced => {
+                    forced = true;
+                    for actor in self.actors.values() {
+                        actor.stop.send_replace(Some(StopMode::Force));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn is_over(child: Child) -> bool {
+    matches!(child, Child::Failed | Child::Finished | Child::Broken)
+}
+
+/// Whether there is anything to do for a worker that has no actor.
+fn wants_actor(state: &WorkerState) -> bool {
+    state.status == WorkerStatus::Running
+        && match state.child {
+            Child::Starting => true,
+            Child::Lost | Child::Ready => state.pending > 0,
+            Child::Unconnected | Child::Failed | Child::Finished | Child::Broken => false,
+        }
+}
+
+fn address(worker: &WorkerState) -> WorkerRef {
+    WorkerRef { runtime_id: worker.runtime.clone(), worker_id: worker.worker.clone() }
+}
