@@ -1,1 +1,199 @@
-//! To come.
+//! Contents that are too large for a block: a file each, named by the content digest.
+//!
+//! ```text
+//! <content>/<first 2 hex digits>/<64 hex digits>     salt [16] · content
+//! ```
+//!
+//! A content is durable before the record that names it is appended. If the append then does
+//! not happen, or the machine stops in between, a file is left that no record names. It does
+//! no harm, so unlike an append a failed [`ContentStore::put`] needs no distinction between
+//! "not written" and "unknown": the caller refuses the command and nothing refers to the file.
+
+use acta_events::{Content, Digest, record::SALT_BYTES, sha256};
+use bytes::{Buf, Bytes};
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// A content cannot be kept or read. No path of the server is told.
+#[derive(Debug, thiserror::Error)]
+pub enum ContentError {
+    /// There is no such file.
+    #[error("content {digest} is missing")]
+    Missing {
+        /// The content digest.
+        digest: Digest,
+    },
+    /// The file does not hold what its name says.
+    #[error("content {digest} is damaged: {why}")]
+    Damaged {
+        /// The content digest.
+        digest: Digest,
+        /// What does not fit.
+        why: &'static str,
+    },
+    /// The file system said no.
+    #[error("content {digest}: {source}")]
+    Io {
+        /// The content digest.
+        digest: Digest,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// The files, in one directory that nobody else writes to. Every call blocks.
+#[derive(Debug)]
+pub struct ContentStore {
+    dir: PathBuf,
+    /// Tells the temporary files of concurrent calls apart.
+    puts: AtomicU64,
+}
+
+impl ContentStore {
+    /// Nothing is read or written before the first call.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), puts: AtomicU64::new(0) }
+    }
+
+    /// Keeps a content; `Ok` means that it survives power loss. One that is there already is
+    /// replaced by itself, which also repairs it.
+    pub fn put(&self, content: &Content) -> Result<(), ContentError> {
+        let digest = content.digest();
+        self.write(content).map_err(|source| ContentError::Io { digest, source })
+    }
+
+    /// The content of that digest and length, without its salt, verified.
+    pub fn read(&self, digest: Digest, expected_len: u64) -> Result<Bytes, ContentError> {
+        let io = |source| ContentError::Io { digest, source };
+        let damaged = |why| ContentError::Damaged { digest, why };
+        let mut file = match File::open(self.path(digest)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(ContentError::Missing { digest });
+            }
+            other => other.map_err(io)?,
+        };
+        // Asked before reading, so that a wrong file costs no memory.
+        let stored_len = expected_len.saturating_add(SALT_BYTES as u64);
+        if file.metadata().map_err(io)?.len() != stored_len {
+            return Err(damaged("it has another length than its record says"));
+        }
+        let mut stored = Vec::new();
+        file.read_to_end(&mut stored).map_err(io)?;
+        if sha256(&[&stored]) != digest {
+            return Err(damaged("it does not match its digest"));
+        }
+        let mut bytes = Bytes::from(stored);
+        bytes.advance(SALT_BYTES);
+        Ok(bytes)
+    }
+
+    fn path(&self, digest: Digest) -> PathBuf {
+        let name = digest.to_string();
+        self.dir.join(&name[..2]).join(name)
+    }
+
+    /// Write, fsync, rename, fsync of the directory.
+    fn write(&self, content: &Content) -> io::Result<()> {
+        let path = self.path(content.digest());
+        let dir = path.parent().unwrap_or(&self.dir);
+        make_dir(&self.dir)?;
+        make_dir(dir)?;
+        // The process id keeps clear of what an earlier process left behind.
+        let number = self.puts.fetch_add(1, Ordering::Relaxed);
+        let temporary = dir.join(format!("{}-{number}.new", std::process::id()));
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        let written = file
+            .write_all(&content.salt)
+            .and_then(|()| file.write_all(&content.bytes))
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::rename(&temporary, &path));
+        if written.is_err() {
+            // It is in the way of nobody; what matters is the first error.
+            let _ = fs::remove_file(&temporary);
+        }
+        written?;
+        File::open(dir)?.sync_all()
+    }
+}
+
+/// Makes a directory and its name durable. The parent is synced in any case: who made the
+/// directory a moment ago may not have come to syncing it.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        other => other?,
+    }
+    match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use acta_events::MediaType;
+
+    fn content(len: usize) -> Content {
+        let bytes: Vec<u8> = (0..len).map(|n| n as u8).collect();
+        Content::new([7; SALT_BYTES], MediaType::Text, bytes.into())
+    }
+
+    #[test]
+    fn what_is_put_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ContentStore::new(dir.path().join("content"));
+        for len in [0, 1, 100_000] {
+            let content = content(len);
+            for _ in 0..2 {
+                store.put(&content).unwrap();
+                assert_eq!(store.read(content.digest(), len as u64).unwrap(), content.bytes);
+            }
+            let kept = fs::read_dir(store.path(content.digest()).parent().unwrap()).unwrap();
+            assert_eq!(kept.count(), 1, "no temporary file is left");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_without_a_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ContentStore::new(dir.path());
+        let content = content(1000);
+        let digest = content.digest();
+        let check = |expected: &str| {
+            let error = store.read(digest, 1000).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(error.contains(&digest.to_string()));
+            assert!(!error.contains(dir.path().to_str().unwrap()), "{error}");
+        };
+        check("is missing");
+        store.put(&content).unwrap();
+        let path = store.path(digest);
+        let good = fs::read(&path).unwrap();
+        for at in [0, SALT_BYTES, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            fs::write(&path, &bad).unwrap();
+            check("does not match its digest");
+        }
+        for bad in [&good[..good.len() - 1], &[&good[..], &[0]].concat(), &[]] {
+            fs::write(&path, bad).unwrap();
+            check("another length");
+        }
+        store.put(&content).unwrap();
+        assert_eq!(store.read(digest, 1000).unwrap(), content.bytes);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(store.put(&content), Err(ContentError::Io { .. })));
+    }
+}

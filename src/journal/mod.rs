@@ -1,1 +1,237 @@
-//! To come.
+//! The log: what is written here has happened.
+//!
+//! A [`Journal`] keeps blocks in order, each naming the digest of the one before it. The trait
+//! promises nothing about files, so that a replicated log fits behind it as well as a local
+//! engine: the expected head of an append is such a log's expected last sequence.
+//!
+//! ```text
+//!   1 ─ block ─ 3   4 ─ block ─ 4   5 ─ block ─ 9
+//!                                              ▲ head: the last durable sequence and its block
+//!            ▲ read(after 2) begins with the block that holds 3
+//! ```
+
+#[cfg(test)]
+mod conformance;
+pub(crate) mod head_file;
+mod memory;
+mod panics;
+mod sled;
+#[cfg(test)]
+mod sled_damage;
+mod sled_store;
+#[cfg(test)]
+mod sled_tests;
+#[cfg(test)]
+pub(crate) mod test_blocks;
+mod walk;
+
+pub use head_file::HeadError;
+pub use memory::MemoryJournal;
+pub use sled::{OpenError, SledJournal};
+
+use acta_events::{
+    Digest, LogId, Sequence,
+    block::{BLOCK_BYTES_MAX, Block, genesis},
+};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// The end of the log: everything up to it is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The last sequence; zero when there is none.
+    pub seq: Sequence,
+    /// The digest of the block that ends with it; the genesis digest of the log when empty.
+    pub block: Digest,
+}
+
+impl Head {
+    /// The head of a log without records.
+    pub fn empty(log: LogId) -> Self {
+        Self { seq: Sequence::ZERO, block: genesis(log) }
+    }
+}
+
+/// A block as it is stored, with what a journal needs to know of it.
+#[derive(Clone, Debug)]
+pub struct EncodedBlock {
+    /// The first sequence in it.
+    pub first: Sequence,
+    /// The last sequence in it.
+    pub last: Sequence,
+    /// The digest of the block before it.
+    pub previous: Digest,
+    /// Its own digest.
+    pub digest: Digest,
+    /// The bytes to store.
+    pub bytes: Bytes,
+}
+
+impl EncodedBlock {
+    /// From what [`acta_events::block::BlockBuilder::finish`] returns.
+    pub fn new(block: &Block, bytes: Bytes) -> Self {
+        Self {
+            first: block.first(),
+            last: block.last(),
+            previous: block.previous,
+            digest: block.digest,
+            bytes,
+        }
+    }
+}
+
+/// How much one read returns at most. At least one block is returned if there is one.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadLimits {
+    /// Number of blocks.
+    pub blocks: usize,
+    /// Bytes as stored, all blocks together.
+    pub bytes: usize,
+}
+
+/// The log, behind whichever engine keeps it.
+///
+/// All of it blocks, on a disk or on a network, and belongs off the async runtime. One task
+/// appends; any number may read meanwhile.
+pub trait Journal: Send + Sync + 'static {
+    /// Appends blocks that follow `expected` and each other, as one commit with one sync.
+    ///
+    /// `Ok` means that they survive a power loss, and returns the new head. Several blocks are
+    /// not all or nothing: after a crash, or `Unknown`, any number of them from the first on
+    /// may be there. None is visible to [`Self::read`] before all are durable.
+    fn append(&self, expected: Sequence, blocks: &[EncodedBlock]) -> Result<Head, AppendError>;
+
+    /// Verified durable blocks in order: each matches its digest and follows the one before
+    /// it without a gap. The first holds the sequence after `after`, so it may begin earlier;
+    /// none at the head or beyond. Where damage begins further on, the blocks before it are
+    /// returned, and the next read reports it.
+    fn read(&self, after: Sequence, limits: ReadLimits) -> Result<Vec<Arc<Block>>, ReadError>;
+
+    /// The end of what is known to be durable. Does not block for long.
+    fn head(&self) -> Head;
+
+    /// After [`AppendError::Unknown`]: finds out what is there, makes it durable on storage
+    /// whose syncs have not failed, and returns the head. May take long, and may be repeated
+    /// until it succeeds.
+    fn recover(&self) -> Result<Head, RecoverError>;
+
+    /// Syncs whatever is left to sync and ends. Afterwards appends and reads are refused.
+    /// A second call does nothing.
+    fn close(&self) -> Result<(), CloseError>;
+}
+
+/// Blocks were not appended, or it is not known whether they were.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The log ends elsewhere; nothing was written. A result of two writers, not a fault: the
+    /// caller reads up to `head` and decides again.
+    #[error("the log ends at {}, not where the append expects it to", head.seq)]
+    Conflict {
+        /// Where the log ends.
+        head: Head,
+    },
+    /// Certainly not written.
+    #[error("not written: {0}")]
+    Refused(Refusal),
+    /// Written or not, durable or not. Nothing can be appended before [`Journal::recover`].
+    #[error("it is not known whether this was written: {why}")]
+    Unknown {
+        /// What the engine said. For the log of the service, not for its clients.
+        why: String,
+    },
+}
+
+/// Why an append was certainly not written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is nothing to append.
+    #[error("there are no blocks to append")]
+    Empty,
+    /// A block is larger than blocks are.
+    #[error("a block has {bytes} bytes; at most {BLOCK_BYTES_MAX} are stored")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// A block does not follow the one before it, or is not what its description says.
+    #[error("the block at {first} does not follow what is before it")]
+    Misplaced {
+        /// The first sequence of the block.
+        first: Sequence,
+    },
+    /// An earlier append ended in `Unknown`.
+    #[error("an earlier write has an unknown outcome; recover the log first")]
+    RecoverFirst,
+    /// The journal was closed.
+    #[error("the log is closed")]
+    Closed,
+}
+
+/// Blocks cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// These sequences are not there or not what was written. Others may well be.
+    #[error("records {first} to {last} are damaged or missing: {why}")]
+    Damaged {
+        /// The first sequence affected.
+        first: Sequence,
+        /// The last sequence affected.
+        last: Sequence,
+        /// What was found. For the log of the service, not for its clients.
+        why: String,
+    },
+    /// The storage could not be asked; nothing is known of the blocks.
+    #[error("the log cannot be read at present: {why}")]
+    Io {
+        /// What the engine said. For the log of the service, not for its clients.
+        why: String,
+    },
+}
+
+/// The outcome of an append is still unknown.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecoverError {
+    /// Durable records are not there or not what was written. Repeating does not help.
+    #[error(transparent)]
+    Damaged(#[from] ReadError),
+    /// The storage refused. Repeating may help, for instance when there is space again.
+    #[error("the log could not be recovered: {why}")]
+    Io {
+        /// What the engine said.
+        why: String,
+    },
+    /// An append has not returned yet.
+    #[error("an append is still under way")]
+    Busy,
+    /// The journal was closed.
+    #[error("the log is closed")]
+    Closed,
+}
+
+/// The log was closed, but its last sync failed. No acknowledged record is lost by that; a
+/// loss of acknowledged records might go unnoticed at the next start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the log did not close in good order: {why}")]
+pub struct CloseError {
+    /// What went wrong.
+    pub why: String,
+}
+
+/// Checks that blocks follow `head` and each other, and are what they say.
+fn check_blocks(head: Head, blocks: &[EncodedBlock]) -> Result<Head, Refusal> {
+    let mut end = head;
+    for block in blocks {
+        if block.bytes.len() > BLOCK_BYTES_MAX {
+            return Err(Refusal::TooLarge { bytes: block.bytes.len() });
+        }
+        let follows = block.first == end.seq.next()
+            && block.last >= block.first
+            && block.previous == end.block
+            && block.bytes.ends_with(&block.digest.0);
+        if !follows {
+            return Err(Refusal::Misplaced { first: block.first });
+        }
+        end = Head { seq: block.last, block: block.digest };
+    }
+    if blocks.is_empty() { Err(Refusal::Empty) } else { Ok(end) }
+}

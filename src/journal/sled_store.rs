@@ -1,0 +1,209 @@
+//! One sled database that holds blocks, one value each, under their first sequence.
+//!
+//! This is all that touches sled. What sled 0.34.7 does, and what is done about it:
+//!
+//! - Its `flush` ends in `sync_file_range`, which syncs neither the length of the file nor the
+//!   cache of the drive. [`Store::sync`] goes on with `fdatasync` on a handle of its own.
+//! - It panics on damage; every call is [`contained`]. It may also open a damaged file without
+//!   a word; the callers verify whatever they read, and HEAD knows how far the log went.
+//! - A value, *or a whole leaf of its tree*, above a quarter of `segment_size` goes to a file
+//!   in `blobs/` that is never synced. A leaf is split by number of values (16), not by size,
+//!   so with blocks of 64 KiB the default segments of 512 KiB do not do: see [`SEGMENT_BYTES`].
+//! - A crash while it writes `snap.*.generating` keeps it from opening; such files are renamed
+//!   to `generating-*.aside` first. They are a cache of what is in the log.
+//! - Nothing of what it creates is synced by directory. That is done after opening.
+
+use super::panics::{Fault, contained};
+use acta_events::{Sequence, block::BLOCK_BYTES_MAX};
+use bytes::Bytes;
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+/// The unit in which sled writes and frees. A quarter of it has to hold the fullest leaf.
+const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
+const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+/// sled splits a leaf above 16 values; one more while it does.
+const LEAF_BLOCKS_MAX: usize = 18;
+const _: () = assert!(LEAF_BLOCKS_MAX * (BLOCK_BYTES_MAX + 64) < SEGMENT_BYTES / 4);
+
+/// The threads of a store that was just closed hold its lock for a moment longer.
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where a test makes the disk fail. [`RealDisk`] is what the service runs on.
+pub(super) trait Disk: Send + Sync {
+    /// Called before each block is given to the engine.
+    fn before_insert(&self) -> io::Result<()>;
+    /// Makes the file durable.
+    fn sync_data(&self, file: &File) -> io::Result<()>;
+}
+
+/// The disk itself.
+pub(super) struct RealDisk;
+
+impl Disk for RealDisk {
+    fn before_insert(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_data(&self, file: &File) -> io::Result<()> {
+        file.sync_data()
+    }
+}
+
+/// A store cannot be opened.
+#[derive(Debug)]
+pub(super) enum StoreError {
+    /// There is no database where there should be one.
+    Missing,
+    /// Another process has it open.
+    Locked,
+    /// sled does not open it.
+    Engine(Fault),
+    Io(io::Error),
+}
+
+impl From<io::Error> for StoreError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+pub(super) struct Store {
+    /// Taken only when dropped.
+    db: Option<sled::Db>,
+    /// sled's `db` file, for syncing it.
+    file: File,
+    disk: Arc<dyn Disk>,
+}
+
+impl Store {
+    /// Opens the database in `dir`, or makes one there if it may be missing.
+    pub(super) fn open(
+        dir: &Path,
+        may_create: bool,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Self, StoreError> {
+        let db_path = dir.join("db");
+        if !db_path.exists() {
+            if !may_create {
+                return Err(StoreError::Missing);
+            }
+            make_dir(dir)?;
+        }
+        set_aside_unfinished_snapshots(dir)?;
+        wait_for_lock(&db_path)?;
+        let config = sled::Config::new()
+            .path(dir)
+            .mode(sled::Mode::HighThroughput)
+            .cache_capacity(CACHE_BYTES)
+            .segment_size(SEGMENT_BYTES)
+            .flush_every_ms(None)
+            .use_compression(false);
+        let db = contained(|| config.open()).map_err(StoreError::Engine)?;
+        let file = OpenOptions::new().read(true).write(true).open(&db_path)?;
+        file.sync_all()?;
+        File::open(dir.join("conf"))?.sync_all()?;
+        File::open(dir)?.sync_all()?;
+        Ok(Self { db: Some(db), file, disk })
+    }
+
+    fn call<T>(&self, call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, Fault> {
+        let Some(db) = &self.db else {
+            return Err(Fault::Error("the store is closed".into()));
+        };
+        contained(|| call(db))
+    }
+
+    /// Gives a block to the engine. Not durable before [`Self::sync`].
+    pub(super) fn insert(&self, first: Sequence, bytes: &[u8]) -> Result<(), Fault> {
+        self.disk.before_insert().map_err(|error| Fault::Error(error.to_string()))?;
+        self.call(|db| db.insert(first.0.to_be_bytes(), bytes)).map(drop)
+    }
+
+    /// Makes everything that was inserted survive a power loss.
+    pub(super) fn sync(&self) -> Result<(), Fault> {
+        self.call(|db| db.flush())?;
+        self.disk.sync_data(&self.file).map_err(|error| Fault::Error(error.to_string()))
+    }
+
+    /// The first block at or after a sequence, with its key.
+    pub(super) fn ceiling(&self, seq: Sequence) -> Result<Option<(Sequence, Bytes)>, Fault> {
+        self.call(|db| db.range(seq.0.to_be_bytes()..).next().transpose()).map(found)
+    }
+
+    /// The last block at or before a sequence, with its key.
+    pub(super) fn floor(&self, seq: Sequence) -> Result<Option<(Sequence, Bytes)>, Fault> {
+        self.call(|db| db.range(..=seq.0.to_be_bytes()).next_back().transpose()).map(found)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let db = self.db.take();
+        // sled flushes when it is dropped. Nothing acknowledged depends on that any more.
+        let _ = contained(|| {
+            drop(db);
+            Ok::<_, String>(())
+        });
+    }
+}
+
+/// The value is copied: sled's own refers to the whole leaf it was read with.
+fn found(item: Option<(sled::IVec, sled::IVec)>) -> Option<(Sequence, Bytes)> {
+    item.map(|(key, value)| {
+        // A key of another length is not ours. It reads as a place where no block belongs.
+        let seq = <[u8; 8]>::try_from(&key[..]).map_or(u64::MAX, u64::from_be_bytes);
+        (Sequence(seq), Bytes::copy_from_slice(&value))
+    })
+}
+
+/// Makes the directory, empty, with its name durable.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        other => other?,
+    }
+    match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+fn set_aside_unfinished_snapshots(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // sled takes whatever begins with `snap.` for a snapshot, so the new name must not.
+        let unfinished = name.strip_prefix("snap.").and_then(|n| n.strip_suffix(".generating"));
+        if let Some(number) = unfinished {
+            tracing::warn!(file = name, "moving an unfinished file of the storage engine aside");
+            fs::rename(&path, dir.join(format!("generating-{number}.aside")))?;
+        }
+    }
+    Ok(())
+}
+
+/// sled tries its lock once, and says so with an error that looks like any other. Trying it
+/// first makes the reason clear and gives the threads of a closed store time to end.
+fn wait_for_lock(db_path: &Path) -> Result<(), StoreError> {
+    let file = match File::open(db_path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file.unlock()?),
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+    }
+    Err(StoreError::Locked)
+}
