@@ -80,7 +80,9 @@ impl Checkpoints {
                 {
                     return Some(projections);
                 }
-                Ok(_) => tracing::warn!(%seq, "a checkpoint is not of this history; an older one is used"),
+                Ok(_) => {
+                    tracing::warn!(%seq, "a checkpoint is not of this history; an older one is used")
+                }
                 Err(error) => {
                     tracing::warn!(%seq, %error, "a checkpoint cannot be used; an older one is");
                 }

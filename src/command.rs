@@ -2,10 +2,10 @@
 
 use crate::error::Rejection;
 use acta_events::{
-    Actor, ConfigBundleStored, CursorName, Digest, ExitStatus, HostRegistered,
-    IdempotencyKey, InputKind, OutputKind, ProcessRef, Record, Revision, RuntimeId,
-    RuntimeRegistered, Sequence, StoredContent, TokenId, TokenIssued, TraceParent, TurnResult,
-    WorkerCreated, WorkerId, WorkerRef,
+    Actor, ConfigBundleStored, CursorName, Digest, ExitStatus, HostRegistered, IdempotencyKey,
+    InputKind, OutputKind, ProcessRef, Record, Revision, RuntimeId, RuntimeRegistered, Sequence,
+    StoredContent, TokenId, TokenIssued, TraceParent, TurnResult, WorkerCreated, WorkerId,
+    WorkerRef,
 };
 use acta_projections::WorkerState;
 use std::sync::Arc;

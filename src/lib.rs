@@ -3,8 +3,17 @@
 //! See ARCHITECTURE.md for the path of a command and for who may import whom.
 
 pub mod backend;
+pub mod checkpoint;
 pub mod cli;
+pub mod command;
 pub mod content;
 pub mod data_dir;
+pub mod decide;
+// pub mod dispatch;
+pub mod engine;
+pub mod error;
+pub mod feed;
 pub mod index;
 pub mod journal;
+pub mod log;
+pub mod views;

@@ -28,7 +28,9 @@ pub(super) fn commit_cursor(
 pub(super) fn issue_token(facts: Facts<'_>, issued: &TokenIssued) -> Result<Decision, Rejection> {
     if issued.role == Role::Worker {
         let worker = issued.worker.as_ref().ok_or_else(|| {
-            Rejection::invalid("a token of role worker needs `worker`: {\"runtime_id\", \"worker_id\"}")
+            Rejection::invalid(
+                "a token of role worker needs `worker`: {\"runtime_id\", \"worker_id\"}",
+            )
         })?;
         if facts.globals.workers.get(&worker.runtime_id, &worker.worker_id).is_none() {
             let message = format!(

@@ -15,7 +15,9 @@ pub(super) fn register_runtime(
 ) -> Decision {
     match facts.globals.runtimes.get(runtime) {
         None => Draft::of_runtime(runtime, registered.clone()).into(),
-        Some(known) if known.label == registered.label && known.templates == registered.templates => {
+        Some(known)
+            if known.label == registered.label && known.templates == registered.templates =>
+        {
             Decision::Unchanged
         }
         Some(_) => {

@@ -8,8 +8,8 @@ use crate::{
 use acta_events::{
     InputKind, OutputKind, ProfileSelector, StoredContent, TextSpan, WorkerCancelled,
     WorkerConnected, WorkerCreated, WorkerDiagnosed, WorkerExited, WorkerInputAccepted,
-    WorkerInputDispatched, WorkerInputFailed, WorkerInterrupted, WorkerOutput, WorkerProcessStarted, WorkerRef,
-    WorkerSpawnFailed, WorkerStopped, WorkerTurnEnded,
+    WorkerInputDispatched, WorkerInputFailed, WorkerInterrupted, WorkerOutput,
+    WorkerProcessStarted, WorkerRef, WorkerSpawnFailed, WorkerStopped, WorkerTurnEnded,
 };
 use acta_projections::{Child, RuntimeStatus, WorkerState, WorkerStatus};
 use std::sync::Arc;
@@ -88,10 +88,7 @@ fn check_profile(facts: Facts<'_>, created: &WorkerCreated) -> Result<(), Reject
     }
 }
 
-fn existing<'a>(
-    facts: Facts<'a>,
-    worker: &WorkerRef,
-) -> Result<&'a Arc<WorkerState>, Rejection> {
+fn existing<'a>(facts: Facts<'a>, worker: &WorkerRef) -> Result<&'a Arc<WorkerState>, Rejection> {
     facts.worker.ok_or_else(|| {
         let message = format!(
             "there is no worker `{}` in runtime `{}`; `acta ls workers` lists them",
@@ -116,7 +113,8 @@ pub(super) fn input(
         WorkerStatus::Cancelled => Some("cancelled"),
     };
     if let Some(ended) = ended {
-        let message = format!("worker `{id}` is {ended} and takes no more input; spawn another one");
+        let message =
+            format!("worker `{id}` is {ended} and takes no more input; spawn another one");
         return refuse(Code::InvalidRequest, message);
     }
     let gone = |how: &str| {
@@ -171,8 +169,7 @@ pub(super) fn cancel(
 }
 
 pub(super) fn outcome(state: &WorkerState, outcome: &Outcome) -> Result<Decision, Rejection> {
-    let worker =
-        WorkerRef { runtime_id: state.runtime.clone(), worker_id: state.worker.clone() };
+    let worker = WorkerRef { runtime_id: state.runtime.clone(), worker_id: state.worker.clone() };
     let ended = state.terminal.is_some();
     Ok(match outcome {
         Outcome::Connected { backend, process } if !ended => {
@@ -200,8 +197,7 @@ pub(super) fn outcome(state: &WorkerState, outcome: &Outcome) -> Result<Decision
         Outcome::TextDone { turn } => match state.open_text {
             None => Decision::Unchanged,
             Some(open) => {
-                let span =
-                    TextSpan { first: open.first, bytes: open.bytes, item: state.items + 1 };
+                let span = TextSpan { first: open.first, bytes: open.bytes, item: state.items + 1 };
                 let done =
                     WorkerOutput { event: OutputKind::TextDone, turn: *turn, text: Some(span) };
                 Draft::of_worker(&worker, done).into()
@@ -218,8 +214,7 @@ pub(super) fn outcome(state: &WorkerState, outcome: &Outcome) -> Result<Decision
         Outcome::InputFailed { input, message } if !ended => {
             // One that had been dispatched is not waiting any more.
             let count = u64::from(*input > state.settled).min(state.pending);
-            let failed =
-                WorkerInputFailed { through: *input, count, message: message.clone() };
+            let failed = WorkerInputFailed { through: *input, count, message: message.clone() };
             Draft::of_worker(&worker, failed).into()
         }
         Outcome::AllInputsFailed { message } if state.pending > 0 => {
@@ -230,9 +225,7 @@ pub(super) fn outcome(state: &WorkerState, outcome: &Outcome) -> Result<Decision
             };
             Draft::of_worker(&worker, failed).into()
         }
-        Outcome::Exited { exit } => {
-            Draft::of_worker(&worker, WorkerExited { exit: *exit }).into()
-        }
+        Outcome::Exited { exit } => Draft::of_worker(&worker, WorkerExited { exit: *exit }).into(),
         Outcome::Interrupted { reason, again } if !ended => {
             let input = state.open_turn.and_then(|open| open.input);
             let interrupted = WorkerInterrupted {

@@ -45,11 +45,7 @@ fn begin_checkpoint(shared: &Shared, running: &mut Option<JoinHandle<()>>) {
     }
 }
 
-fn commit(
-    shared: &Arc<Shared>,
-    batch: Batch<Reply>,
-    decider: &mpsc::Sender<Message>,
-) -> Message {
+fn commit(shared: &Arc<Shared>, batch: Batch<Reply>, decider: &mpsc::Sender<Message>) -> Message {
     let Batch { after, blocks, decided } = batch;
     if blocks.is_empty() {
         answer(decided);
@@ -132,4 +128,3 @@ fn answer_with(decided: Vec<super::core::Decided<Reply>>, rejection: &Rejection)
         decided.submission.reply.send(Err(rejection.clone()));
     }
 }
-

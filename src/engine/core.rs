@@ -250,10 +250,11 @@ impl<R> Core<R> {
         is_first: bool,
     ) -> Result<Arc<Record>, Rejection> {
         let version = draft.worker.as_ref().map(|_| state.map_or(Version(1), |s| s.version.next()));
-        let command = request.key.as_ref().filter(|_| is_first).map(|key| CommandRef {
-            key: key.key.clone(),
-            fingerprint: key.fingerprint,
-        });
+        let command = request
+            .key
+            .as_ref()
+            .filter(|_| is_first)
+            .map(|key| CommandRef { key: key.key.clone(), fingerprint: key.fingerprint });
         let header = Header {
             seq: self.end.seq.next(),
             id: uuid_v7(moment),

@@ -162,11 +162,7 @@ const BYTES_UNIT: usize = 64;
 
 impl Engine {
     /// Starts both threads at the end of the log.
-    pub fn start(
-        log: Arc<Log>,
-        limits: QueueLimits,
-        clock: impl Clock,
-    ) -> std::io::Result<Self> {
+    pub fn start(log: Arc<Log>, limits: QueueLimits, clock: impl Clock) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             health: AtomicU8::new(0),
             closing: AtomicBool::new(false),
@@ -268,9 +264,7 @@ impl EngineHandle {
         let repeat = request.key.is_some().then(|| request.clone());
         let reply = Reply { answer: sender, _commands: commands, _bytes: bytes };
         let submission = Submission { request, key_checked, reply };
-        self.queue
-            .send(Message::Submit(submission))
-            .map_err(|_| not_ready(Health::Closed))?;
+        self.queue.send(Message::Submit(submission)).map_err(|_| not_ready(Health::Closed))?;
         match (answer.await, repeat) {
             (Ok(Ok(Ack::Repeated { seq })), Some(request)) => self.replay(&request, seq).await,
             (Ok(answer), _) => answer,

@@ -27,7 +27,9 @@ pub enum CursorProblem {
     #[error("the cursor is of another log; begin again without it")]
     Foreign,
     /// It is ahead of the head.
-    #[error("the cursor is at {seq}, but the log ends at {head}: this service may have lost history, or another one gave the cursor out; ask its operator before you begin again")]
+    #[error(
+        "the cursor is at {seq}, but the log ends at {head}: this service may have lost history, or another one gave the cursor out; ask its operator before you begin again"
+    )]
     Ahead {
         /// Where the cursor is.
         seq: Sequence,

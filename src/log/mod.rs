@@ -5,15 +5,16 @@
 //! the views and the index have them, then the ring of recent records, and last of all the
 //! head moves. Whoever has seen a head finds everything up to it.
 
+mod contents;
 mod read;
 mod ring;
 
+pub use contents::Contents;
 pub use read::{ReadFault, Slice};
 pub use ring::Logged;
 
 use crate::{
     checkpoint::Checkpoints,
-    content::ContentStore,
     engine::{LogEnd, key_digest},
     index::{Index, KeyEntry, Posting, PostingKind},
     journal::{Journal, ReadLimits},
@@ -35,7 +36,7 @@ const BLOCKS_CACHED: usize = 64;
 pub struct Log {
     id: LogId,
     journal: Arc<dyn Journal>,
-    contents: Option<ContentStore>,
+    contents: Contents,
     checkpoints: Option<Checkpoints>,
     index: Arc<Index>,
     views: Arc<Views>,
@@ -75,7 +76,7 @@ impl Log {
         id: LogId,
         journal: Arc<dyn Journal>,
         index: Index,
-        contents: Option<ContentStore>,
+        contents: Contents,
         checkpoints: Option<Checkpoints>,
     ) -> Result<(Self, Replayed), ReplayError> {
         let head = journal.head().seq;

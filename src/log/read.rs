@@ -107,9 +107,9 @@ impl Log {
     fn block_with(&self, seq: Sequence) -> Result<Arc<[Arc<Logged>]>, ReadFault> {
         let holds = |block: &Arc<[Arc<Logged>]>| {
             let (first, last) = (block.first(), block.last());
-            first.zip(last).is_some_and(|(first, last)| {
-                first.record.seq() <= seq && seq <= last.record.seq()
-            })
+            first
+                .zip(last)
+                .is_some_and(|(first, last)| first.record.seq() <= seq && seq <= last.record.seq())
         };
         if let Some(block) = self.blocks.lock().iter().find(|block| holds(block)) {
             return Ok(Arc::clone(block));
@@ -117,7 +117,8 @@ impl Log {
         let before = Sequence(seq.0.saturating_sub(1));
         let blocks = self.journal.read(before, ReadLimits { blocks: 1, bytes: 1 })?;
         let records = blocks.first().map(|block| block.records.as_slice()).unwrap_or_default();
-        let block: Arc<[_]> = records.iter().map(|record| Logged::new(Arc::clone(record))).collect();
+        let block: Arc<[_]> =
+            records.iter().map(|record| Logged::new(Arc::clone(record))).collect();
         let mut cached = self.blocks.lock();
         cached.push_front(Arc::clone(&block));
         cached.truncate(BLOCKS_CACHED);
@@ -170,7 +171,10 @@ impl Log {
     }
 
     /// The content of a record; none if it has none or it was erased.
-    pub async fn content(self: &Arc<Self>, record: &Arc<Record>) -> Result<Option<Bytes>, ReadFault> {
+    pub async fn content(
+        self: &Arc<Self>,
+        record: &Arc<Record>,
+    ) -> Result<Option<Bytes>, ReadFault> {
         if let Some(content) = inline_content(record) {
             return Ok(Some(content));
         }
@@ -189,8 +193,7 @@ impl Log {
             ContentBody::Erased => Ok(None),
             ContentBody::File => {
                 let fault = |source| ReadFault::Content { seq: record.seq(), source };
-                let Some(store) = &self.contents else { return Ok(None) };
-                store.read(content.digest, content.len).map(Some).map_err(fault)
+                self.contents.read(content.digest, content.len).map(Some).map_err(fault)
             }
         }
     }
@@ -209,12 +212,8 @@ impl Log {
         if stored.body != ContentBody::File {
             return Ok(stored);
         }
-        let Some(store) = self.contents.clone() else {
-            // A log in memory has no files: the content stays in the record, whatever its size.
-            let body = ContentBody::Inline { salt, bytes: content.bytes };
-            return Ok(StoredContent { body, ..stored });
-        };
-        let written = tokio::task::spawn_blocking(move || store.put(&content)).await;
+        let contents = self.contents.clone();
+        let written = tokio::task::spawn_blocking(move || contents.put(&content)).await;
         match written {
             Ok(Ok(())) => Ok(stored),
             Ok(Err(error)) => {

@@ -1,0 +1,44 @@
+//! Where contents that are too large to stand beside their header are kept.
+
+use crate::content::{ContentError, ContentStore};
+use acta_events::{Content, Digest};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc};
+
+/// Files beside a journal on disk, or memory beside one in memory. Cheap to clone.
+#[derive(Clone, Debug)]
+pub enum Contents {
+    /// Files, each synced before the record that refers to it.
+    Files(Arc<ContentStore>),
+    /// Memory, as lasting as the journal beside it.
+    Memory(Arc<Mutex<HashMap<Digest, Bytes>>>),
+}
+
+impl Contents {
+    /// Memory only.
+    pub fn in_memory() -> Self {
+        Self::Memory(Arc::default())
+    }
+
+    /// Keeps a content. Blocking.
+    pub fn put(&self, content: &Content) -> Result<(), ContentError> {
+        match self {
+            Self::Files(files) => files.put(content),
+            Self::Memory(map) => {
+                map.lock().insert(content.digest(), content.bytes.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads a content. Blocking.
+    pub fn read(&self, digest: Digest, len: u64) -> Result<Bytes, ContentError> {
+        match self {
+            Self::Files(files) => files.read(digest, len),
+            Self::Memory(map) => {
+                map.lock().get(&digest).cloned().ok_or(ContentError::Missing { digest })
+            }
+        }
+    }
+}
