@@ -5,9 +5,10 @@ use acta_events::{
     Actor, ConfigBundleStored, CursorName, Digest, ExitStatus, HostRegistered, IdempotencyKey,
     InputKind, OutputKind, ProcessRef, Record, Revision, RuntimeId, RuntimeRegistered, Sequence,
     StoredContent, TokenId, TokenIssued, TraceParent, TurnResult, WorkerCreated, WorkerId,
-    WorkerRef,
+    WorkerRef, sha256,
 };
 use acta_projections::WorkerState;
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// A command with everything that surrounds it.
@@ -33,12 +34,47 @@ impl Request {
 }
 
 /// An idempotency key with the fingerprint of what was asked under it.
+///
+/// The fingerprint is SHA-256 over what was asked without its content, and the content's
+/// digest. That digest is salted, so a repeat has another one: whether the contents are equal
+/// is seen by comparing them, and erasing a content leaves nothing to guess it by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandKey {
     /// Unique per actor.
     pub key: IdempotencyKey,
-    /// SHA-256 over method, path and body.
+    /// To be recorded.
     pub fingerprint: Digest,
+    asked: Digest,
+    content: Option<Bytes>,
+}
+
+impl CommandKey {
+    /// A key over what was asked (method, path and fields) and its content.
+    pub fn new(
+        key: IdempotencyKey,
+        asked: Digest,
+        content_digest: Option<Digest>,
+        content: Option<Bytes>,
+    ) -> Self {
+        Self { key, fingerprint: fingerprint(asked, content_digest), asked, content }
+    }
+
+    /// Whether `first`, with its content as far as it is still there, is a record of the same
+    /// command.
+    pub fn is_of(&self, first: &Record, content: Option<&Bytes>) -> bool {
+        let Some(command) = &first.header.command else { return false };
+        let digest = first.content.as_ref().map(|content| content.digest);
+        let erased = first.content.is_some() && content.is_none();
+        let equal = erased || content == self.content.as_ref();
+        equal && fingerprint(self.asked, digest) == command.fingerprint
+    }
+}
+
+fn fingerprint(asked: Digest, content: Option<Digest>) -> Digest {
+    match content {
+        None => asked,
+        Some(content) => sha256(&[&asked.0, &content.0]),
+    }
 }
 
 /// What can be asked.

@@ -115,7 +115,7 @@ pub struct Core<R> {
     decided: Vec<Decided<R>>,
     overlay: HashMap<WorkerKey, Pending>,
     touched: VecDeque<(Sequence, WorkerKey)>,
-    keys: HashMap<KeyDigest, Arc<Record>>,
+    keys: HashMap<KeyDigest, Sequence>,
     key_order: VecDeque<(Sequence, KeyDigest)>,
     /// The last record, not durable yet, that changed something other than a worker.
     globals_changed: Option<Sequence>,
@@ -172,10 +172,7 @@ impl<R> Core<R> {
         if let Some(key) = &key
             && let Some(first) = self.find_key(key, submission.key_checked)?
         {
-            return match first {
-                Found::Record(first) => replay_of(request, first),
-                Found::Sequence(seq) => Ok(Ack::Repeated { seq }),
-            };
+            return Ok(Ack::Repeated { seq: first });
         }
         let worker = request.command.worker().cloned();
         let state = worker.as_ref().and_then(|worker| self.worker(worker));
@@ -202,7 +199,7 @@ impl<R> Core<R> {
                     self.globals_changed = Some(record.seq());
                 }
                 if let Some(key) = key {
-                    self.keys.insert(key, Arc::clone(&record));
+                    self.keys.insert(key, record.seq());
                     self.key_order.push_back((record.seq(), key));
                 }
                 Ok(Ack::Recorded { first: record, replayed: false })
@@ -312,12 +309,12 @@ impl<R> Core<R> {
         }
     }
 
-    fn find_key(&self, key: &KeyDigest, checked: Sequence) -> Result<Option<Found>, Rejection> {
-        if let Some(record) = self.keys.get(key) {
-            return Ok(Some(Found::Record(Arc::clone(record))));
+    fn find_key(&self, key: &KeyDigest, checked: Sequence) -> Result<Option<Sequence>, Rejection> {
+        if let Some(seq) = self.keys.get(key) {
+            return Ok(Some(*seq));
         }
         match self.index.find_key_above(key, checked) {
-            Ok(found) => Ok(found.map(Found::Sequence)),
+            Ok(found) => Ok(found),
             Err(error) => {
                 tracing::error!(%error, "the key index cannot be read");
                 Err(Rejection::new(
@@ -393,26 +390,6 @@ impl<R> Core<R> {
     pub fn durable(&self) -> Sequence {
         self.durable.seq
     }
-}
-
-enum Found {
-    Record(Arc<Record>),
-    Sequence(Sequence),
-}
-
-/// The answer to a command whose key is that of a record.
-pub fn replay_of(request: &Request, first: Arc<Record>) -> Answer {
-    let fingerprint = request.key.as_ref().map(|key| key.fingerprint);
-    let recorded = first.header.command.as_ref().map(|command| command.fingerprint);
-    if fingerprint == recorded {
-        return Ok(Ack::Recorded { first, replayed: true });
-    }
-    let message = format!(
-        "this Idempotency-Key was used for another command before, recorded as sequence {}; \
-         repeat that command exactly, or use a fresh key",
-        first.seq()
-    );
-    Err(Rejection::new(Code::IdempotencyKeyReused, message))
 }
 
 fn check_revision(request: &Request, state: Option<&Arc<WorkerState>>) -> Result<(), Rejection> {

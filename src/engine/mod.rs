@@ -17,7 +17,7 @@ mod decider;
 
 pub use self::core::{LogEnd, key_digest};
 
-use self::core::{Batch, Submission, replay_of};
+use self::core::{Batch, Submission};
 use crate::{
     command::{Ack, Answer, Request},
     error::{Code, Rejection},
@@ -283,13 +283,21 @@ impl EngineHandle {
     }
 
     async fn replay(&self, request: &Request, seq: Sequence) -> Answer {
-        match self.shared.log.record(seq).await? {
-            Some(logged) => replay_of(request, Arc::clone(&logged.record)),
-            None => Err(Rejection::new(
-                Code::StoreMissing,
-                format!("record {seq}, which this Idempotency-Key was used for, is missing"),
-            )),
+        let Some(logged) = self.shared.log.record(seq).await? else {
+            let message =
+                format!("record {seq}, which this Idempotency-Key was used for, is missing");
+            return Err(Rejection::new(Code::StoreMissing, message));
+        };
+        let first = Arc::clone(&logged.record);
+        let content = self.shared.log.content(&first).await?;
+        if request.key.as_ref().is_some_and(|key| key.is_of(&first, content.as_ref())) {
+            return Ok(Ack::Recorded { first, replayed: true });
         }
+        let message = format!(
+            "this Idempotency-Key was used for another command before, recorded as sequence \
+             {seq}; repeat that command exactly, or use a fresh key"
+        );
+        Err(Rejection::new(Code::IdempotencyKeyReused, message))
     }
 }
 

@@ -47,14 +47,18 @@ pub struct Follower {
     /// The only worker of interest, by its number in the index.
     ordinal: Option<u32>,
     position: Sequence,
-    head: watch::Receiver<Sequence>,
+    /// Of the worker of interest, or of the whole log.
+    news: watch::Receiver<Sequence>,
 }
 
 impl Follower {
     /// Follows after a position. With an `ordinal`, only that worker's records are even read.
     pub fn new(log: Arc<Log>, filter: Filter, ordinal: Option<u32>, after: Sequence) -> Self {
-        let head = log.watch_head();
-        Self { log, filter, ordinal, position: after, head }
+        let news = match ordinal {
+            Some(worker) => log.watch_worker(worker),
+            None => log.watch_head(),
+        };
+        Self { log, filter, ordinal, position: after, news }
     }
 
     /// Everything up to here has been looked at.
@@ -64,12 +68,15 @@ impl Follower {
 
     /// The head of the log.
     pub fn head(&self) -> Sequence {
-        *self.head.borrow()
+        self.log.head()
     }
 
-    /// Whether everything that is there has been looked at.
+    /// Whether everything of interest that is there has been looked at.
     pub fn caught_up(&self) -> bool {
-        self.position >= self.head()
+        match self.ordinal {
+            Some(_) => self.position >= *self.news.borrow(),
+            None => self.position >= self.head(),
+        }
     }
 
     /// The wanted ones among the next records, without waiting; the position moves past all
@@ -102,9 +109,10 @@ impl Follower {
         Ok(records.into_iter().filter(|logged| self.filter.wants(&logged.record)).collect())
     }
 
-    /// Waits until the head is beyond the position. False when the service ends.
+    /// Waits until there is something of interest beyond the position. False when the service
+    /// ends.
     pub async fn wait(&mut self) -> bool {
         let position = self.position;
-        self.head.wait_for(|head| *head > position).await.is_ok()
+        self.news.wait_for(|news| *news > position).await.is_ok()
     }
 }

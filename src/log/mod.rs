@@ -11,6 +11,7 @@ mod ring;
 
 pub use contents::Contents;
 pub use read::{ReadFault, Slice};
+pub(crate) use read::{blocking, inline_content, text_span};
 pub use ring::Logged;
 
 use crate::{
@@ -20,10 +21,13 @@ use crate::{
     journal::{Journal, ReadLimits},
     views::Views,
 };
-use acta_events::{Digest, LogId, Record, Sequence, block::Block};
+use acta_events::{Digest, Event, LogId, Record, Sequence, block::Block};
 use acta_projections::{MarkKind, Projections, TranscriptMark};
 use parking_lot::{Mutex, RwLock};
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 use tokio::sync::watch;
 
 /// How many records may pass between two checkpoints: what a start has to replay at most.
@@ -43,6 +47,10 @@ pub struct Log {
     ring: RwLock<ring::Ring>,
     blocks: Mutex<VecDeque<Arc<[Arc<Logged>]>>>,
     head: watch::Sender<Sequence>,
+    /// Heads of workers that somebody follows, by their number in the index.
+    worker_heads: Mutex<HashMap<u32, watch::Sender<Sequence>>>,
+    /// Counts revoked tokens.
+    revocations: watch::Sender<u64>,
     checkpointed: Mutex<Sequence>,
 }
 
@@ -97,6 +105,8 @@ impl Log {
             ring: RwLock::default(),
             blocks: Mutex::default(),
             head: watch::Sender::new(from),
+            worker_heads: Mutex::default(),
+            revocations: watch::Sender::new(0),
             checkpointed: Mutex::new(from),
         };
         let mut position = from;
@@ -143,6 +153,17 @@ impl Log {
         self.head.subscribe()
     }
 
+    /// Wakes whenever a record of one worker has been published.
+    pub(crate) fn watch_worker(&self, worker: u32) -> watch::Receiver<Sequence> {
+        let mut heads = self.worker_heads.lock();
+        heads.entry(worker).or_insert_with(|| watch::Sender::new(Sequence::ZERO)).subscribe()
+    }
+
+    /// Wakes whenever a token has been revoked.
+    pub(crate) fn watch_revocations(&self) -> watch::Receiver<u64> {
+        self.revocations.subscribe()
+    }
+
     /// Where the next block goes.
     pub fn end(&self) -> LogEnd {
         let views = self.views.read();
@@ -161,12 +182,37 @@ impl Log {
         blocks: impl IntoIterator<Item = &'a Block>,
     ) -> Result<Sequence, ReplayError> {
         let mut head = self.head();
+        let mut touched = Vec::new();
+        let mut revoked = 0;
         for block in blocks {
-            self.take_in(block)?;
+            touched
+                .extend(self.take_in(block)?.iter().map(|posting| (posting.worker, posting.seq)));
+            let events = block.records.iter().map(|record| &record.header.event);
+            revoked +=
+                events.filter(|event| matches!(event, Event::TokenRevoked(_))).count() as u64;
             head = block.last();
         }
         self.head.send_replace(head);
+        self.wake_workers(&touched);
+        if revoked > 0 {
+            self.revocations.send_modify(|count| *count += revoked);
+        }
         Ok(head)
+    }
+
+    /// Wakes the followers of the workers that have new records, and forgets those that nobody
+    /// follows any more.
+    fn wake_workers(&self, touched: &[(u32, Sequence)]) {
+        let mut heads = self.worker_heads.lock();
+        if heads.is_empty() {
+            return;
+        }
+        for (worker, seq) in touched {
+            if let Some(head) = heads.get(worker) {
+                head.send_replace(*seq);
+            }
+        }
+        heads.retain(|_, head| head.receiver_count() > 0);
     }
 
     /// Publishes what the journal has beyond the head: after a recovery.
@@ -179,7 +225,7 @@ impl Log {
         Ok(self.head())
     }
 
-    fn take_in(&self, block: &Block) -> Result<(), ReplayError> {
+    fn take_in(&self, block: &Block) -> Result<Vec<Posting>, ReplayError> {
         let mut postings = Vec::with_capacity(block.records.len());
         let mut keys = Vec::new();
         self.views.apply(&block.records, |record, projections| {
@@ -188,7 +234,7 @@ impl Log {
         })?;
         self.index.apply(block.first(), block.last(), &postings, &keys)?;
         self.ring.write().push(&block.records);
-        Ok(())
+        Ok(postings)
     }
 
     /// Begins a checkpoint if one is due. Called by the committer between two commits, so that

@@ -10,6 +10,7 @@ use crate::{
 use acta_events::{
     Content, ContentBody, Event, MediaType, Record, Sequence, StoredContent, TextSpan,
 };
+use acta_projections::Projections;
 use bytes::Bytes;
 use rand::Rng as _;
 use std::sync::Arc;
@@ -31,6 +32,9 @@ pub enum ReadFault {
     /// The index cannot be read.
     #[error(transparent)]
     Index(#[from] IndexError),
+    /// Records are missing.
+    #[error(transparent)]
+    Gap(#[from] acta_projections::Gap),
     /// The thread that read it is gone.
     #[error("the service is shutting down")]
     Gone,
@@ -247,6 +251,28 @@ impl Log {
             }
         }
         Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// All projections as they were right after a record, rebuilt from the nearest checkpoint.
+    /// Blocking.
+    pub fn projections_at(&self, seq: Sequence) -> Result<Projections, ReadFault> {
+        let nearest = self.checkpoints.as_ref().and_then(|checkpoints| {
+            checkpoints.newest(self.id, seq, |seq| super::record_digest_at(&*self.journal, seq))
+        });
+        let mut projections = nearest.unwrap_or_default();
+        while projections.position() < seq {
+            let limits = ReadLimits { blocks: 64, bytes: 4 << 20 };
+            let blocks = self.journal.read(projections.position(), limits)?;
+            let records = blocks.iter().flat_map(|block| &block.records);
+            let before = projections.position();
+            for record in records.take_while(|record| record.seq() <= seq) {
+                projections.apply(record)?;
+            }
+            if projections.position() == before {
+                break;
+            }
+        }
+        Ok(projections)
     }
 }
 

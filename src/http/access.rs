@@ -1,0 +1,83 @@
+//! Who asks, and whether they may.
+
+use super::{App, error::Reply};
+use crate::{
+    auth::{Access, Permission},
+    error::{Code, Rejection},
+};
+use axum::{
+    extract::{FromRequestParts, Request, State},
+    http::{header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use std::sync::Arc;
+
+/// Before anything else is said, even about whether the route exists.
+pub(super) async fn authenticate(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let supplied = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
+    let access = {
+        let views = app.log.views().read();
+        app.authenticator.authenticate(supplied, |digest| {
+            let (id, token) = views.tokens.valid(digest)?;
+            Some((id.clone(), token.role, token.worker.clone(), token.host.clone()))
+        })
+    };
+    match access {
+        Ok(access) => {
+            request.extensions_mut().insert(Caller(Arc::new(access)));
+            next.run(request).await
+        }
+        Err(rejection) => rejection.into_response(),
+    }
+}
+
+/// Keeps pages of other origins, and names that resolve here by somebody else's doing, out.
+pub(super) async fn check_host(State(app): State<App>, request: Request, next: Next) -> Response {
+    let header = |name| {
+        request
+            .headers()
+            .get(name)
+            .map(|value: &axum::http::HeaderValue| value.to_str().unwrap_or("\u{fffd}"))
+    };
+    let host = header(header::HOST).or_else(|| request.uri().authority().map(|host| host.as_str()));
+    match app.hosts.check(host, header(header::ORIGIN)) {
+        Ok(()) => next.run(request).await,
+        Err(rejection) => rejection.into_response(),
+    }
+}
+
+/// Whoever gave a request.
+#[derive(Clone)]
+pub(super) struct Caller(pub(super) Arc<Access>);
+
+impl Caller {
+    /// Refuses unless the caller's role allows it.
+    pub(super) fn may(&self, permission: Permission) -> Reply<()> {
+        if self.0.role.may(permission) {
+            return Ok(());
+        }
+        let message = format!(
+            "a token of role {} may not do this; use one of role operator",
+            serde_json::to_value(self.0.role).ok().and_then(|role| role.as_str().map(str::to_owned)).unwrap_or_default()
+        );
+        Err(Rejection::new(Code::Forbidden, message))
+    }
+
+    /// Whether the token is still good: an open stream of a revoked one is closed.
+    pub(super) fn is_valid(&self, app: &App) -> bool {
+        self.0.token.as_ref().is_none_or(|id| {
+            app.log.views().read().tokens.get(id).is_some_and(|token| token.revoked_at.is_none())
+        })
+    }
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Rejection> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(|| {
+            Rejection::new(Code::Unauthorized, "send `Authorization: Bearer <token>`")
+        })
+    }
+}

@@ -1,0 +1,216 @@
+//! What observers of a worker see of its records: the frames of the contract.
+//!
+//! One record is one frame at most, so that the cursor of a frame is the cursor of its record.
+//! A frame is made once and shared by all observers.
+
+use super::App;
+use crate::{
+    feed::Filter,
+    log::{Logged, ReadFault, blocking, text_span},
+};
+use acta_events::{
+    Epoch, Event, InputKind, OutputKind, Record, Sequence, TurnResult, cursor::Cursor,
+};
+use axum::extract::ws::Utf8Bytes;
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::{Value, json, value::RawValue};
+use std::sync::Arc;
+
+#[derive(Serialize)]
+struct Frame<'a, P> {
+    kind: &'static str,
+    envelope: Envelope<'a, P>,
+}
+
+#[derive(Serialize)]
+struct Envelope<'a, P> {
+    cursor: &'a str,
+    event_id: &'a str,
+    worker_id: &'a str,
+    payload: P,
+}
+
+#[derive(Serialize)]
+struct Payload<D> {
+    event: &'static str,
+    data: D,
+}
+
+fn json_text(value: &impl Serialize) -> Utf8Bytes {
+    // Frames are made of texts, numbers and JSON that was checked: they always serialise.
+    serde_json::to_string(value).unwrap_or_default().into()
+}
+
+/// An event frame.
+pub(super) fn event(cursor: &str, event_id: &str, worker: &str, payload: &Value) -> Utf8Bytes {
+    let envelope = Envelope { cursor, event_id, worker_id: worker, payload };
+    json_text(&Frame { kind: "event", envelope })
+}
+
+/// A diagnostic frame.
+pub(super) fn diagnostic(code: &str, message: &str) -> Utf8Bytes {
+    json_text(&json!({"kind": "diagnostic", "diagnostic": {"code": code, "message": message}}))
+}
+
+/// The cursor of a record.
+pub(super) fn cursor_of(app: &App, epoch: Epoch, record: &Record) -> Cursor {
+    Cursor::new(app.log.id(), epoch, record.seq(), record.digest)
+}
+
+/// A record's frame for observers of its worker; none if it has no payload.
+pub(super) async fn of_record(
+    app: &App,
+    ordinal: u32,
+    epoch: Epoch,
+    logged: &Arc<Logged>,
+) -> Result<Option<Utf8Bytes>, ReadFault> {
+    if let Some(frame) = logged.frame.get() {
+        return Ok(frame.clone());
+    }
+    let record = &logged.record;
+    let content = content_of(app, ordinal, record).await?;
+    let cursor = cursor_of(app, epoch, record).to_string();
+    let worker = record.header.worker.as_ref().map_or("", |worker| worker.as_str());
+    let frame = payload_frame(record, &content, &cursor, worker);
+    Ok(logged.frame.get_or_init(|| frame).clone())
+}
+
+/// The content that the frame needs: the record's own, or that which it refers to.
+async fn content_of(app: &App, ordinal: u32, record: &Arc<Record>) -> Result<Bytes, ReadFault> {
+    match text_span(record) {
+        None => Ok(app.log.content(record).await?.unwrap_or_default()),
+        Some(span) => {
+            let (log, done) = (Arc::clone(&app.log), record.seq());
+            let text = blocking(move || log.text_blocking(ordinal, span, done)).await?;
+            Ok(text.into())
+        }
+    }
+}
+
+fn payload_frame(record: &Record, content: &[u8], cursor: &str, worker: &str) -> Option<Utf8Bytes> {
+    let text = || String::from_utf8_lossy(content);
+    let frame = |payload: &dyn Fn() -> Utf8Bytes| Some(payload());
+    macro_rules! payload {
+        ($event:expr, $data:expr) => {
+            frame(&|| {
+                let payload = Payload { event: $event, data: $data };
+                let envelope = Envelope { cursor, event_id: cursor, worker_id: worker, payload };
+                json_text(&Frame { kind: "event", envelope })
+            })
+        };
+    }
+    match &record.header.event {
+        Event::WorkerInputAccepted(accepted) => match accepted.kind {
+            InputKind::User => {
+                payload!("user_message", json!({"segments": [{"kind": "text", "content": text()}]}))
+            }
+            InputKind::System => payload!("system_item", json!({"item": text()})),
+        },
+        Event::WorkerInputDispatched(dispatched) => {
+            payload!("turn_start", json!({"turn": dispatched.turn}))
+        }
+        Event::WorkerTurnEnded(ended) => {
+            let result = match ended.result {
+                TurnResult::Finished => "finished",
+                TurnResult::Paused => "paused",
+            };
+            payload!("turn_end", json!({"turn": ended.turn, "result": result}))
+        }
+        Event::WorkerOutput(output) => match output.event {
+            OutputKind::TextDelta => payload!("text_delta", json!({"text": text()})),
+            OutputKind::TextDone => payload!("text_done", json!({"text": text()})),
+            kind => {
+                let name = output_name(kind);
+                let text = text();
+                let data = serde_json::from_str::<&RawValue>(&text).ok();
+                match data {
+                    Some(data) => payload!(name, data),
+                    None => payload!(name, json!({})),
+                }
+            }
+        },
+        Event::WorkerDiagnosed(_) => payload!("alert", alert(record, "warn", "worker", &text())),
+        Event::WorkerSpawnFailed(failed) => {
+            payload!("error", json!({"code": "internal", "message": failed.message}))
+        }
+        Event::WorkerInputFailed(failed) => {
+            payload!("error", json!({"code": "not_running", "message": failed.message}))
+        }
+        Event::WorkerInterrupted(_) => {
+            let message = "the service ended while the worker was at work; its next input starts it again";
+            payload!("alert", alert(record, "error", "engine", message))
+        }
+        Event::WorkerExited(exited) if exited.exit.success() => {
+            payload!("run_end", json!({"result": "finished"}))
+        }
+        Event::WorkerExited(exited) => {
+            let how = match (exited.exit.code, exited.exit.signal) {
+                (Some(code), _) => format!("its process ended with exit code {code}"),
+                (None, Some(signal)) => format!("its process was ended by signal {signal}"),
+                (None, None) => "its process ended".to_owned(),
+            };
+            payload!("error", json!({"code": "internal", "message": how}))
+        }
+        Event::WorkerConnected(_) => payload!("status", json!({"status": "idle"})),
+        Event::WorkerStopped(_) | Event::WorkerCancelled(_) => {
+            payload!("shutdown", json!({}))
+        }
+        _ => None,
+    }
+}
+
+fn alert(record: &Record, level: &str, source: &str, message: &str) -> Value {
+    json!({
+        "level": level,
+        "source": source,
+        "message": message,
+        "timestamp_ms": record.header.time.as_millis(),
+    })
+}
+
+fn output_name(kind: OutputKind) -> &'static str {
+    match kind {
+        OutputKind::TextDelta => "text_delta",
+        OutputKind::TextDone => "text_done",
+        OutputKind::ThinkingStart => "thinking_start",
+        OutputKind::ThinkingDelta => "thinking_delta",
+        OutputKind::ThinkingDone => "thinking_done",
+        OutputKind::ToolCallStart => "tool_call_start",
+        OutputKind::ToolCallArgsDelta => "tool_call_args_delta",
+        OutputKind::ToolCallDone => "tool_call_done",
+        OutputKind::ToolResult => "tool_result",
+        OutputKind::Usage => "usage",
+        OutputKind::RunEnd => "run_end",
+        OutputKind::Error => "error",
+        OutputKind::Status => "status",
+        OutputKind::Alert => "alert",
+    }
+}
+
+/// The filter for all records of one worker.
+pub(super) fn of_worker(state: &acta_projections::WorkerState) -> Filter {
+    Filter {
+        runtime: Some(state.runtime.clone()),
+        worker: Some(state.worker.clone()),
+        ..Filter::default()
+    }
+}
+
+/// A progress frame: where the stream stands.
+pub(super) fn progress(kind: &str, cursor: &str, head: Sequence) -> Utf8Bytes {
+    json_text(&json!({"kind": kind, "cursor": cursor, "head": head}))
+}
+
+/// A whole record, as a frame.
+pub(super) async fn whole_record(
+    app: &App,
+    epoch: Epoch,
+    record: &Arc<Record>,
+) -> Result<Utf8Bytes, ReadFault> {
+    let cursor = cursor_of(app, epoch, record);
+    let mut out = format!("{{\"kind\":\"event\",\"cursor\":\"{cursor}\",\"record\":").into_bytes();
+    super::record_json::write(app, record, &mut out).await?;
+    out.push(b'}');
+    Ok(String::from_utf8_lossy(&out).into_owned().into())
+}

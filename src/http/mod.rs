@@ -1,0 +1,171 @@
+//! The HTTP surfaces: thin handlers over engine, views and feed.
+//!
+//! A handler parses, asks, and renders. It decides nothing, and it never sees a journal.
+
+mod access;
+mod body;
+mod bundles;
+mod cursors;
+mod error;
+mod events;
+mod events_stream;
+mod events_ws;
+mod frames;
+mod health;
+mod past;
+mod query;
+mod record_json;
+mod registry;
+mod runtime;
+mod server;
+mod shapes;
+mod snapshot;
+mod socket;
+mod tokens;
+mod worker_ws;
+mod workers;
+
+pub use server::{serve, Shutdown};
+
+use crate::{
+    auth::{Authenticator, HostPolicy},
+    engine::EngineHandle,
+    log::Log,
+    manifest::Manifest,
+};
+use acta_events::{HostId, RuntimeId};
+use axum::{
+    Router, middleware,
+    routing::{delete, get, post},
+};
+use parking_lot::RwLock;
+use std::{sync::Arc, time::Duration};
+
+/// Bounds of requests and answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The largest request body, in bytes.
+    pub body_bytes: usize,
+    /// The largest content, in bytes.
+    pub content_bytes: usize,
+    /// The largest transcript page, in items.
+    pub transcript_items: usize,
+    /// The largest page of events, in records.
+    pub event_records: usize,
+    /// The largest page of a registry list, in items.
+    pub list_items: usize,
+    /// How long a request may take to arrive.
+    pub body_timeout: Duration,
+    /// How long an observer may leave its frames unread.
+    pub observer_idle: Duration,
+    /// The pause between two heartbeats of a stream.
+    pub heartbeat: Duration,
+    /// How many connections are served at once.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 17 << 20,
+            content_bytes: 16 << 20,
+            transcript_items: 256,
+            event_records: 1_000,
+            list_items: 256,
+            body_timeout: Duration::from_secs(30),
+            observer_idle: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(15),
+            connections: 20_000,
+        }
+    }
+}
+
+/// What the handlers work with.
+pub struct Surface {
+    /// The durable log and what is derived from it.
+    pub log: Arc<Log>,
+    /// Where commands go.
+    pub engine: EngineHandle,
+    /// What workers can be made from.
+    pub manifest: Arc<RwLock<Arc<Manifest>>>,
+    /// The runtime that this service executes itself.
+    pub runtime: RuntimeId,
+    /// This machine, as a host of that runtime.
+    pub host: HostId,
+    /// Who may do what.
+    pub authenticator: Authenticator,
+    /// Which `Host` and `Origin` headers are ours.
+    pub hosts: HostPolicy,
+    /// Bounds.
+    pub limits: Limits,
+    /// Ends open streams.
+    pub shutdown: Shutdown,
+    /// One rebuild of a past state at a time.
+    pub(crate) rebuilding: tokio::sync::Mutex<()>,
+}
+
+impl Surface {
+    /// Everything that the handlers need, with its defaults.
+    #[allow(clippy::too_many_arguments, reason = "each is a different thing that serve wires up")]
+    pub fn new(
+        log: Arc<Log>,
+        engine: EngineHandle,
+        manifest: Arc<RwLock<Arc<Manifest>>>,
+        runtime: RuntimeId,
+        host: HostId,
+        authenticator: Authenticator,
+        hosts: HostPolicy,
+        limits: Limits,
+    ) -> Self {
+        let shutdown = Shutdown::default();
+        let rebuilding = tokio::sync::Mutex::new(());
+        Self {
+            log,
+            engine,
+            manifest,
+            runtime,
+            host,
+            authenticator,
+            hosts,
+            limits,
+            shutdown,
+            rebuilding,
+        }
+    }
+}
+
+pub(crate) type App = Arc<Surface>;
+
+/// All routes.
+pub fn router(surface: Arc<Surface>) -> Router {
+    let workers = Router::new()
+        .route("/v1/workers", get(workers::list).post(workers::create))
+        .route("/v1/workers/{worker_id}", get(workers::show))
+        .route("/v1/workers/{worker_id}/input", post(workers::input))
+        .route("/v1/workers/{worker_id}/stop", post(workers::stop))
+        .route("/v1/workers/{worker_id}/cancel", post(workers::cancel))
+        .route("/v1/workers/{worker_id}/transcript", get(workers::transcript))
+        .route("/v1/workers/{worker_id}/events/ws", get(worker_ws::open));
+    Router::new()
+        .route("/v1/runtime", get(runtime::show))
+        .route("/v1/runtime/stop", post(runtime::stop))
+        .route("/v1/config-bundles", get(bundles::list).post(bundles::store))
+        .route("/v1/config-bundles/{id}/availability", get(bundles::availability))
+        .route("/v1/runtimes", get(registry::runtimes))
+        .route("/v1/runtimes/{runtime_id}", get(registry::runtime))
+        .route("/v1/hosts", get(registry::hosts))
+        .route("/v1/events", get(events::list))
+        .route("/v1/events/ws", get(events_ws::open))
+        .route("/v1/cursors", get(cursors::list))
+        .route("/v1/cursors/{name}", get(cursors::show).put(cursors::commit))
+        .route("/v1/tokens", get(tokens::list).post(tokens::issue))
+        .route("/v1/tokens/{id}", delete(tokens::revoke))
+        .merge(workers)
+        .fallback(error::not_found)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::clone(&surface), access::authenticate))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .layer(middleware::from_fn_with_state(Arc::clone(&surface), access::check_host))
+        .with_state(surface)
+}

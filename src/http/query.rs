@@ -1,0 +1,121 @@
+//! Reading query strings and the headers that surround a command.
+
+use super::{App, error::Reply};
+use crate::{
+    command::CommandKey,
+    error::{Code, Rejection, shown},
+};
+use acta_events::{
+    Actor, Digest, IdempotencyKey, Revision, RuntimeId, TraceParent, WorkerId, WorkerRef, sha256,
+};
+use axum::http::{HeaderMap, Method, Uri};
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Parses the query string of a request.
+pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Reply<T> {
+    let query = axum::extract::Query::<T>::try_from_uri(uri).map_err(|error| {
+        let text = axum::response::IntoResponse::into_response(error);
+        let message = format!(
+            "the query string `{}` is not what it should be (status {})",
+            shown(uri.query().unwrap_or_default()),
+            text.status().as_u16()
+        );
+        Rejection::new(Code::InvalidQuery, message)
+    })?;
+    Ok(query.0)
+}
+
+/// The worker of this service's own runtime that a path names.
+pub(super) fn own_worker(app: &App, text: &str) -> Reply<WorkerRef> {
+    let worker_id = WorkerId::parse(text)
+        .map_err(|error| Rejection::new(Code::InvalidWorkerId, error.to_string()))?;
+    Ok(WorkerRef { runtime_id: app.runtime.clone(), worker_id })
+}
+
+/// A runtime that a path names.
+pub(super) fn runtime_id(text: &str) -> Reply<RuntimeId> {
+    RuntimeId::parse(text)
+        .map_err(|error| Rejection::new(Code::InvalidIdentifier, error.to_string()))
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Reply<Option<&'a str>> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    let text = value.to_str().map_err(|_| {
+        Rejection::invalid(format!("the header {name} has characters that headers do not have"))
+    })?;
+    Ok(Some(text))
+}
+
+/// What surrounds a command in the headers of its request.
+pub(super) struct Around {
+    key: Option<IdempotencyKey>,
+    pub(super) if_match: Option<Revision>,
+    pub(super) trace: Option<TraceParent>,
+    method: Method,
+    path: String,
+}
+
+impl Around {
+    pub(super) fn of<B>(request: &axum::http::Request<B>) -> Reply<Self> {
+        let headers = request.headers();
+        let key = header(headers, "idempotency-key")?
+            .map(IdempotencyKey::parse)
+            .transpose()
+            .map_err(|error| Rejection::invalid(error.to_string()))?;
+        let if_match = header(headers, "if-match")?.map(revision).transpose()?;
+        // A trace that is not well-formed is ignored, as its specification asks for.
+        let trace = header(headers, "traceparent")
+            .ok()
+            .flatten()
+            .and_then(|text| TraceParent::parse(text).ok());
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        Ok(Self { key, if_match, trace, method, path })
+    }
+
+    /// The key with the fingerprint of what is asked: method, path, the fields of the body,
+    /// and for the content its digest.
+    pub(super) fn key(
+        &self,
+        fields: &impl Serialize,
+        content: Option<(&Bytes, Digest)>,
+    ) -> Reply<Option<CommandKey>> {
+        let Some(key) = self.key.clone() else { return Ok(None) };
+        let fields = serde_json::to_vec(fields).map_err(|error| {
+            Rejection::invalid(format!("the body cannot be fingerprinted: {error}"))
+        })?;
+        let parts: [&[u8]; 5] =
+            [self.method.as_str().as_bytes(), &[0], self.path.as_bytes(), &[0], &fields];
+        let asked = sha256(&parts);
+        let bytes = content.map(|(bytes, _)| bytes.clone());
+        Ok(Some(CommandKey::new(key, asked, content.map(|(_, digest)| digest), bytes)))
+    }
+}
+
+/// `"7"`, with or without its quotation marks.
+fn revision(text: &str) -> Reply<Revision> {
+    let inner = text.trim().trim_matches('"');
+    inner.parse().map(Revision).map_err(|_| {
+        let message = format!(
+            "If-Match takes the revision of a worker, as in \"7\", not `{}`",
+            shown(text)
+        );
+        Rejection::invalid(message)
+    })
+}
+
+/// A command of an actor with everything around it.
+pub(super) fn command(
+    actor: Actor,
+    around: Around,
+    key: Option<CommandKey>,
+    command: crate::command::Command,
+) -> crate::command::Request {
+    crate::command::Request {
+        actor,
+        key,
+        if_match: around.if_match,
+        trace: around.trace,
+        command,
+    }
+}

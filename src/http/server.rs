@@ -1,0 +1,100 @@
+//! Accepting connections, and ending in good order.
+
+use super::{Surface, router};
+use axum::{Router, body::Body, extract::Request};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+/// How long a connection may take to send the head of a request; idle ones between two
+/// requests as well.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// How long requests in flight may take once the service ends.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Tells streams and the listener that the service ends.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdown(CancellationToken);
+
+impl Shutdown {
+    /// Begins to end.
+    pub fn begin(&self) {
+        self.0.cancel();
+    }
+
+    /// Whether it has begun.
+    pub fn is_begun(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
+    /// Waits until it begins.
+    pub async fn begun(&self) {
+        self.0.cancelled().await;
+    }
+}
+
+/// Serves until shutdown begins, then lets requests in flight finish.
+pub async fn serve(listener: TcpListener, surface: Arc<Surface>) {
+    let shutdown = surface.shutdown.clone();
+    let places = Arc::new(Semaphore::new(surface.limits.connections));
+    let app = router(surface);
+    let graceful = GracefulShutdown::new();
+    loop {
+        // Beyond the limit new connections wait in the kernel's queue.
+        let place = tokio::select! {
+            place = Arc::clone(&places).acquire_owned() => place,
+            () = shutdown.begun() => break,
+        };
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Most likely out of file descriptors: others will be freed.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = shutdown.begun() => break,
+        };
+        serve_one(stream, app.clone(), &graceful, place);
+    }
+    drop(listener);
+    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some requests did not finish before the service ended");
+    }
+}
+
+fn serve_one(
+    stream: TcpStream,
+    app: Router,
+    graceful: &GracefulShutdown,
+    place: Result<tokio::sync::OwnedSemaphorePermit, tokio::sync::AcquireError>,
+) {
+    // Small answers are not worth waiting for more of them.
+    drop(stream.set_nodelay(true));
+    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+        app.clone().oneshot(request.map(Body::new))
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let connection = graceful.watch(connection);
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection ended");
+        }
+        drop(place);
+    });
+}

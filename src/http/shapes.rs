@@ -1,0 +1,155 @@
+//! What workers look like to clients.
+
+use super::App;
+use crate::log::ReadFault;
+use acta_events::{
+    BundleRef, IntentKind, NamedRef, ProfileSelector, Record, Revision, RuntimeId, Sequence,
+    Version, WorkerId, WorkerRef, WorkerTexts,
+};
+use acta_projections::{Execution, WorkerSpec, WorkerState, WorkerStatus};
+use serde::Serialize;
+use std::sync::Arc;
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Intent {
+    Assistant {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        purpose: Option<String>,
+    },
+    Task {
+        objective: String,
+    },
+    Role {
+        role: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        purpose: Option<String>,
+    },
+}
+
+#[derive(Serialize)]
+struct Capability {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// What detail and summary share.
+#[derive(Serialize)]
+struct Common {
+    worker_ref: WorkerRef,
+    runtime_id: RuntimeId,
+    worker_id: WorkerId,
+    status: WorkerStatus,
+    execution: Execution,
+    intent: Intent,
+    profile: ProfileSelector,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    template: Option<String>,
+    transcript_len: u64,
+    last_event_id: Sequence,
+    version: Version,
+    revision: Revision,
+    sequence: Sequence,
+}
+
+/// A worker with everything about it.
+#[derive(Serialize)]
+pub(super) struct WorkerDetail {
+    #[serde(flatten)]
+    common: Common,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config_bundle: Option<BundleRef>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    requested_capabilities: Vec<Capability>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    workspace_refs: Vec<NamedRef>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mount_refs: Vec<NamedRef>,
+}
+
+/// A worker in a list.
+#[derive(Serialize)]
+pub(super) struct WorkerSummary {
+    #[serde(flatten)]
+    common: Common,
+    requested_capability_count: usize,
+    has_config_bundle: bool,
+}
+
+fn common(state: &WorkerState, texts: &WorkerTexts) -> Common {
+    let intent = match &state.spec.intent {
+        IntentKind::Assistant => Intent::Assistant { purpose: texts.purpose.clone() },
+        IntentKind::Task => {
+            Intent::Task { objective: texts.objective.clone().unwrap_or_default() }
+        }
+        IntentKind::Role { role } => {
+            Intent::Role { role: role.clone(), purpose: texts.purpose.clone() }
+        }
+    };
+    Common {
+        worker_ref: WorkerRef {
+            runtime_id: state.runtime.clone(),
+            worker_id: state.worker.clone(),
+        },
+        runtime_id: state.runtime.clone(),
+        worker_id: state.worker.clone(),
+        status: state.status,
+        execution: state.execution(),
+        intent,
+        profile: state.spec.profile.clone(),
+        template: state.spec.template.clone(),
+        transcript_len: state.items,
+        last_event_id: state.last_seq,
+        version: state.version,
+        revision: state.revision,
+        sequence: state.last_seq,
+    }
+}
+
+/// A worker with everything about it, its free text read from the log.
+pub(super) async fn detail(app: &App, state: &WorkerState) -> Result<WorkerDetail, ReadFault> {
+    let texts = texts_of(app, &state.spec).await?;
+    let spec = &state.spec;
+    let capabilities = spec.requested_capabilities.iter().enumerate();
+    Ok(WorkerDetail {
+        common: common(state, &texts),
+        config_bundle: spec.config_bundle.clone(),
+        requested_capabilities: capabilities
+            .map(|(n, name)| Capability {
+                name: name.clone(),
+                reason: texts.capability_reasons.get(&n).cloned(),
+            })
+            .collect(),
+        workspace_refs: spec.workspace_refs.clone(),
+        mount_refs: spec.mount_refs.clone(),
+    })
+}
+
+/// A worker as it was right after the record that created it.
+pub(super) async fn created(app: &App, record: &Record) -> Result<Option<WorkerDetail>, ReadFault> {
+    match WorkerState::create(record, 0) {
+        Some(state) => detail(app, &state).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// A worker in a list.
+pub(super) async fn summary(app: &App, state: &WorkerState) -> Result<WorkerSummary, ReadFault> {
+    let texts = texts_of(app, &state.spec).await?;
+    Ok(WorkerSummary {
+        common: common(state, &texts),
+        requested_capability_count: state.spec.requested_capabilities.len(),
+        has_config_bundle: state.spec.config_bundle.is_some(),
+    })
+}
+
+async fn texts_of(app: &App, spec: &Arc<WorkerSpec>) -> Result<WorkerTexts, ReadFault> {
+    if spec.texts.is_none() {
+        return Ok(WorkerTexts::default());
+    }
+    let Some(logged) = app.log.record(spec.seq).await? else { return Ok(WorkerTexts::default()) };
+    let content = app.log.content(&logged.record).await?;
+    // What is erased, or written by a version with other texts, is shown as absent.
+    Ok(content.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
+}

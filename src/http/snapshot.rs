@@ -1,0 +1,167 @@
+//! A worker's transcript, and its state as an observer first sees it.
+
+use super::{App, past};
+use crate::{
+    index::{Posting, PostingKind},
+    log::{Log, ReadFault, blocking, text_span},
+};
+use acta_events::{Event, InputKind, Record, Sequence, WorkerRef};
+use acta_projections::WorkerState;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// How many transcript items a snapshot holds at most.
+const SNAPSHOT_ITEMS: u64 = 256;
+
+/// How many marks are looked at backwards for text that is not complete. A turn's text is
+/// completed every 64 KiB, so that it cannot be far.
+const OPEN_TEXT_MARKS: usize = 4096;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum TranscriptRole {
+    User,
+    Assistant,
+    System,
+}
+
+/// One thing that was said.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct TranscriptItem {
+    /// From 1.
+    pub(super) sequence: u64,
+    pub(super) worker_ref: WorkerRef,
+    pub(super) role: TranscriptRole,
+    pub(super) content: String,
+    pub(super) event_id: Sequence,
+}
+
+/// The items from `start` (counted from 0), at most `limit`, none completed after `through`.
+pub(super) async fn items(
+    app: &App,
+    state: &WorkerState,
+    start: u64,
+    limit: usize,
+    through: Sequence,
+) -> Result<Vec<TranscriptItem>, ReadFault> {
+    if limit == 0 || start >= state.items {
+        return Ok(Vec::new());
+    }
+    let from = u32::try_from(start + 1).unwrap_or(u32::MAX);
+    let (log, ordinal, worker) = (Arc::clone(&app.log), state.ordinal, address(state));
+    blocking(move || {
+        let postings = log.index().items(ordinal, from, limit, through)?;
+        postings.iter().filter_map(|posting| item(&log, &worker, posting).transpose()).collect()
+    })
+    .await
+}
+
+fn address(state: &WorkerState) -> WorkerRef {
+    WorkerRef { runtime_id: state.runtime.clone(), worker_id: state.worker.clone() }
+}
+
+fn item(
+    log: &Log,
+    worker: &WorkerRef,
+    posting: &Posting,
+) -> Result<Option<TranscriptItem>, ReadFault> {
+    let Some(logged) = log.records_of(std::slice::from_ref(posting))?.pop() else {
+        return Ok(None);
+    };
+    let record = &logged.record;
+    let (role, content) = match &record.header.event {
+        Event::WorkerInputAccepted(accepted) => {
+            let role = match accepted.kind {
+                InputKind::User => TranscriptRole::User,
+                InputKind::System => TranscriptRole::System,
+            };
+            (role, text_content(log, record)?)
+        }
+        _ => match text_span(record) {
+            Some(span) => {
+                let text = log.text_blocking(posting.worker, span, record.seq())?;
+                (TranscriptRole::Assistant, text)
+            }
+            None => return Ok(None),
+        },
+    };
+    Ok(Some(TranscriptItem {
+        sequence: u64::from(posting.items),
+        worker_ref: worker.clone(),
+        role,
+        content,
+        event_id: record.seq(),
+    }))
+}
+
+fn text_content(log: &Log, record: &Record) -> Result<String, ReadFault> {
+    let bytes = log.content_blocking(record)?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The worker's state at a position, in the shape of a `snapshot` payload.
+pub(super) async fn snapshot(
+    app: &App,
+    now: &WorkerState,
+    at: Sequence,
+) -> Result<Value, ReadFault> {
+    let (items_then, busy, partial) = state_at(app, now, at).await?;
+    let start = items_then.saturating_sub(SNAPSHOT_ITEMS);
+    let limit = usize::try_from(SNAPSHOT_ITEMS).unwrap_or(usize::MAX);
+    let mut entries = Vec::new();
+    for item in items(app, now, start, limit, at).await? {
+        entries.push(json!(item));
+    }
+    if let Some(content) = partial {
+        entries.push(json!({
+            "worker_ref": address(now),
+            "role": TranscriptRole::Assistant,
+            "content": content,
+            "partial": true,
+        }));
+    }
+    Ok(json!({
+        "entries": entries,
+        "greeting": {
+            "worker_name": now.worker,
+            "cwd": "",
+            "provider": "acta",
+            "model": now.spec.template.as_deref().unwrap_or(""),
+            "scope_summary": "",
+            "tools": [],
+            "context_window": 0,
+            "context_tokens": 0,
+        },
+        "status": if busy { "running" } else { "idle" },
+    }))
+}
+
+/// Transcript length, whether there was work in hand, and the text that was not complete.
+async fn state_at(
+    app: &App,
+    now: &WorkerState,
+    at: Sequence,
+) -> Result<(u64, bool, Option<String>), ReadFault> {
+    let (log, ordinal) = (Arc::clone(&app.log), now.ordinal);
+    let marks = blocking(move || {
+        let marks = log.index().before(ordinal, at, OPEN_TEXT_MARKS)?;
+        let deltas = marks.iter().take_while(|mark| {
+            matches!(mark.kind, PostingKind::Delta | PostingKind::Other | PostingKind::Item)
+        });
+        let open: Vec<_> =
+            deltas.filter(|mark| mark.kind == PostingKind::Delta).copied().collect();
+        let mut text = Vec::new();
+        for logged in log.records_of(&open)?.iter().rev() {
+            text.extend(log.content_blocking(&logged.record)?.unwrap_or_default());
+        }
+        let partial = (!open.is_empty()).then(|| String::from_utf8_lossy(&text).into_owned());
+        Ok((marks.first().copied(), partial))
+    })
+    .await?;
+    let (last, partial) = marks;
+    Ok(match last {
+        Some(mark) => (u64::from(mark.items), mark.run != 0, partial),
+        None => (0, past::worker_at(app, now, at).await?.is_some_and(|state| state.is_busy()), None),
+    })
+}

@@ -1,0 +1,346 @@
+//! The workers of this service's own runtime.
+
+use super::{
+    App,
+    access::Caller,
+    body,
+    error::Reply,
+    past::{self, At},
+    query::{self, Around},
+    shapes,
+    snapshot::{self, TranscriptItem},
+};
+use crate::{
+    auth::Permission,
+    command::{Ack, Command, worker_id},
+    create_request::CreateRequest,
+    error::{Code, Rejection},
+};
+use acta_events::{Event, InputKind, MediaType, Revision, Sequence, Version, WorkerRef};
+use acta_projections::WorkerStatus;
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, Request, State},
+    http::Uri,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use rand::Rng as _;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// The mark of an answer that was given before.
+pub(super) const REPLAYED: &str = "idempotent-replayed";
+
+#[derive(Deserialize)]
+struct ListQuery {
+    limit: Option<usize>,
+    after: Option<String>,
+    at: Option<String>,
+}
+
+/// All workers, or a page of them if a limit is given.
+pub(super) async fn list(caller: Caller, State(app): State<App>, uri: Uri) -> Reply<Json<Value>> {
+    caller.may(Permission::ReadWorkers)?;
+    let query: ListQuery = query::query(&uri)?;
+    let after = query.after.as_deref().map(|text| query::own_worker(&app, text)).transpose()?;
+    let limit = query.limit.unwrap_or(usize::MAX);
+    let at = past::parse(&app, query.at.as_deref()).await?;
+    let states = past::with_projections(&app, at, |projections| {
+        let after = after.as_ref().map(|worker| &worker.worker_id);
+        let of = projections.workers.of(&app.runtime, after);
+        of.take(limit).cloned().collect::<Vec<_>>()
+    })
+    .await?;
+    let mut workers = Vec::with_capacity(states.len());
+    for state in &states {
+        workers.push(shapes::summary(&app, state).await?);
+    }
+    Ok(Json(json!({ "workers": workers })))
+}
+
+#[derive(Deserialize)]
+struct AtQuery {
+    at: Option<String>,
+}
+
+/// One worker, now or at a past moment.
+pub(super) async fn show(
+    caller: Caller,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Reply<Json<Value>> {
+    caller.may(Permission::ReadWorkers)?;
+    let worker = query::own_worker(&app, &id)?;
+    let query: AtQuery = query::query(&uri)?;
+    let at = past::parse(&app, query.at.as_deref()).await?;
+    let state = past::worker(&app, &worker, at).await?;
+    Ok(Json(json!({ "worker": shapes::detail(&app, &state).await? })))
+}
+
+/// Makes a worker.
+pub(super) async fn create(
+    caller: Caller,
+    State(app): State<App>,
+    request: Request<Body>,
+) -> Reply<Response> {
+    caller.may(Permission::Command)?;
+    let around = Around::of(&request)?;
+    let asked: Value = body::json(&app, request).await?;
+    let parsed = CreateRequest::parse(asked)?;
+    let mut created = parsed.created;
+    let template = app.manifest.read().choose(parsed.template.as_deref(), &created.profile)?;
+    let fields = (&created, &parsed.template);
+    let (content, key) = if parsed.texts.is_empty() {
+        (None, around.key(&fields, None)?)
+    } else {
+        let bytes = serde_json::to_vec(&parsed.texts).map(Bytes::from);
+        let bytes = bytes.map_err(|error| Rejection::invalid(error.to_string()))?;
+        check_content(&app, &bytes)?;
+        let content = app.log.keep(MediaType::Json, bytes.clone()).await?;
+        let key = around.key(&fields, Some((&bytes, content.digest)))?;
+        (Some(content), key)
+    };
+    created.host = template.is_some().then(|| app.host.clone());
+    created.template = template;
+    let millis = jiff::Timestamp::now().as_millisecond();
+    let worker = WorkerRef {
+        runtime_id: app.runtime.clone(),
+        worker_id: worker_id(millis, rand::rng().random()),
+    };
+    let command = Command::CreateWorker { worker, created: Box::new(created), texts: content };
+    let command = query::command(caller.0.actor.clone(), around, key, command);
+    let ack = app.engine.submit(command).await?;
+    let Ack::Recorded { first, replayed } = ack else { return Err(unexpected()) };
+    let detail = shapes::created(&app, &first).await?.ok_or_else(unexpected)?;
+    Ok(answer(replayed, json!({ "worker": detail })))
+}
+
+fn unexpected() -> Rejection {
+    Rejection::new(Code::Internal, "the command was recorded as something else than expected")
+}
+
+pub(super) fn answer(replayed: bool, body: impl Serialize) -> Response {
+    let mut response = Json(body).into_response();
+    if replayed {
+        response.headers_mut().insert(REPLAYED, axum::http::HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// Refuses what is larger than contents may be.
+pub(super) fn check_content(app: &App, bytes: &[u8]) -> Reply<()> {
+    if bytes.len() <= app.limits.content_bytes {
+        return Ok(());
+    }
+    let message = format!(
+        "the content has {} bytes; at most {} are accepted",
+        bytes.len(),
+        app.limits.content_bytes
+    );
+    Err(Rejection::new(Code::PayloadTooLarge, message))
+}
+
+#[derive(Deserialize)]
+struct InputRequest {
+    kind: InputKind,
+    content: String,
+}
+
+#[derive(Serialize)]
+struct InputAck<'a> {
+    worker_ref: &'a WorkerRef,
+    status: WorkerStatus,
+    transcript_sequence: u64,
+    event_id: Sequence,
+    version: Option<Version>,
+    revision: Revision,
+    sequence: Sequence,
+}
+
+#[derive(Serialize)]
+struct Acked<T> {
+    ack: T,
+}
+
+/// Gives a worker an input.
+pub(super) async fn input(
+    caller: Caller,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request<Body>,
+) -> Reply<Response> {
+    caller.may(Permission::Command)?;
+    let worker = query::own_worker(&app, &id)?;
+    let around = Around::of(&request)?;
+    let input: InputRequest = body::json(&app, request).await?;
+    if input.content.trim().is_empty() {
+        return Err(Rejection::invalid("`content` is blank; say something"));
+    }
+    check_content(&app, input.content.as_bytes())?;
+    let bytes = Bytes::from(input.content);
+    let content = app.log.keep(MediaType::Text, bytes.clone()).await?;
+    let key = around.key(&input.kind, Some((&bytes, content.digest)))?;
+    let command = Command::Input { worker: worker.clone(), kind: input.kind, content };
+    let command = query::command(caller.0.actor.clone(), around, key, command);
+    let ack = app.engine.submit(command).await?;
+    let Ack::Recorded { first, replayed } = ack else { return Err(unexpected()) };
+    let Event::WorkerInputAccepted(accepted) = &first.header.event else {
+        return Err(unexpected());
+    };
+    let ack = InputAck {
+        worker_ref: &worker,
+        status: WorkerStatus::Running,
+        transcript_sequence: accepted.item,
+        event_id: first.seq(),
+        version: first.header.version,
+        revision: accepted.revision,
+        sequence: first.seq(),
+    };
+    Ok(answer(replayed, Acked { ack }))
+}
+
+#[derive(Default, Deserialize)]
+struct LifecycleRequest {
+    reason: Option<String>,
+}
+
+#[derive(Serialize)]
+struct LifecycleAck {
+    worker_ref: WorkerRef,
+    status: WorkerStatus,
+    event_id: Sequence,
+    version: Option<Version>,
+    revision: Revision,
+    sequence: Sequence,
+}
+
+/// Stops a worker for good.
+pub(super) async fn stop(
+    caller: Caller,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request<Body>,
+) -> Reply<Response> {
+    end(caller, app, &id, request, WorkerStatus::Stopped).await
+}
+
+/// Cancels a worker for good.
+pub(super) async fn cancel(
+    caller: Caller,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request<Body>,
+) -> Reply<Response> {
+    end(caller, app, &id, request, WorkerStatus::Cancelled).await
+}
+
+async fn end(
+    caller: Caller,
+    app: App,
+    id: &str,
+    request: Request<Body>,
+    how: WorkerStatus,
+) -> Reply<Response> {
+    caller.may(Permission::Command)?;
+    let worker = query::own_worker(&app, id)?;
+    let around = Around::of(&request)?;
+    let asked: LifecycleRequest = body::optional_json(&app, request).await?;
+    let bytes = asked.reason.map(Bytes::from);
+    let reason = match &bytes {
+        None => None,
+        Some(bytes) => {
+            check_content(&app, bytes)?;
+            Some(app.log.keep(MediaType::Text, bytes.clone()).await?)
+        }
+    };
+    let digest = reason.as_ref().map(|reason| reason.digest);
+    let key = around.key(&(), bytes.as_ref().zip(digest))?;
+    let of = worker.clone();
+    let command = match how {
+        WorkerStatus::Cancelled => Command::Cancel { worker: of, reason },
+        _ => Command::Stop { worker: of, reason },
+    };
+    let command = query::command(caller.0.actor.clone(), around, key, command);
+    let ack = app.engine.submit(command).await?;
+    lifecycle_ack(worker, ack)
+}
+
+fn lifecycle_ack(worker_ref: WorkerRef, ack: Ack) -> Reply<Response> {
+    let replayed = ack.is_replayed();
+    let (status, seq, version, revision) = match ack {
+        Ack::Recorded { first, .. } => {
+            let (status, revision) = match &first.header.event {
+                Event::WorkerStopped(stopped) => (WorkerStatus::Stopped, stopped.revision),
+                Event::WorkerCancelled(cancelled) => (WorkerStatus::Cancelled, cancelled.revision),
+                _ => return Err(unexpected()),
+            };
+            (status, first.seq(), first.header.version, revision)
+        }
+        Ack::Unchanged { worker: Some(state) } => {
+            let terminal = state.terminal.ok_or_else(unexpected)?;
+            (state.status, terminal.seq, Some(terminal.version), terminal.revision)
+        }
+        Ack::Unchanged { worker: None } | Ack::Repeated { .. } => return Err(unexpected()),
+    };
+    let ack =
+        LifecycleAck { worker_ref, status, event_id: seq, version, revision, sequence: seq };
+    Ok(answer(replayed, Acked { ack }))
+}
+
+#[derive(Deserialize)]
+struct TranscriptQuery {
+    #[serde(default)]
+    start: u64,
+    limit: Option<usize>,
+    at: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Transcript {
+    worker_ref: WorkerRef,
+    start: u64,
+    limit: usize,
+    total_items: u64,
+    items: Vec<TranscriptItem>,
+    next_start: Option<u64>,
+}
+
+/// A page of what was said.
+pub(super) async fn transcript(
+    caller: Caller,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Reply<Json<Value>> {
+    caller.may(Permission::ReadWorkers)?;
+    let worker = query::own_worker(&app, &id)?;
+    let query: TranscriptQuery = query::query(&uri)?;
+    let limit = query.limit.unwrap_or(app.limits.transcript_items);
+    if limit > app.limits.transcript_items {
+        let message = format!(
+            "limit {limit} is larger than a page, which has at most {} items",
+            app.limits.transcript_items
+        );
+        return Err(Rejection::new(Code::LimitTooLarge, message));
+    }
+    let at = past::parse(&app, query.at.as_deref()).await?;
+    let state = past::worker(&app, &worker, at).await?;
+    let through = match at {
+        At::Now => app.log.head().max(state.last_seq),
+        At::Sequence(seq) => seq,
+    };
+    let items = snapshot::items(&app, &state, query.start, limit, through).await?;
+    let end = query.start.saturating_add(items.len() as u64);
+    let transcript = Transcript {
+        worker_ref: worker,
+        start: query.start,
+        limit,
+        total_items: state.items,
+        next_start: (end < state.items).then_some(end),
+        items,
+    };
+    Ok(Json(json!({ "transcript": transcript })))
+}
