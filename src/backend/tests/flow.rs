@@ -70,8 +70,8 @@ async fn standard_error_is_a_diagnosis() {
 
 #[tokio::test]
 async fn a_slow_outlet_slows_the_child() {
-    // The child counts on standard error how much it got rid of; the outlet takes nothing
-    // but the first report.
+    // The child counts in a file how much it got rid of; the outlet takes nothing but the
+    // first report.
     let dir = tempfile::tempdir().expect("a directory");
     let text = "i=0; while [ $i -lt 1000 ]; do head -c 4096 /dev/zero; i=$((i+1)); \
                 echo $i > count; done";
@@ -105,7 +105,7 @@ async fn a_slow_outlet_slows_the_child() {
 
 #[tokio::test]
 async fn inputs_reach_a_child_that_never_stops_talking() {
-    let mut rig = Rig::start(script("yes & read a; kill $!; echo heard $a"));
+    let mut rig = Rig::start(script("yes & read a; kill $!; wait $!; echo heard $a"));
     rig.until_text("y\ny\n").await;
     rig.input("you");
     let (_, reports) = rig.end().await;
@@ -127,9 +127,9 @@ async fn flood_rate() {
         }
     }
     let begun = std::time::Instant::now();
-    let bare = std::process::Command::new("sh").args(["-c", "seq 1 5000000 | cat > /dev/null"]);
-    let mut bare = bare;
-    assert!(bare.status().expect("sh is there").success());
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "seq 1 5000000 | cat > /dev/null"]);
+    assert!(shell.status().expect("sh is there").success());
     let bare = begun.elapsed();
     let seen = Arc::<Mutex<(usize, usize)>>::default();
     let (_inputs, inlet) = mpsc::unbounded_channel();

@@ -115,8 +115,7 @@ async fn lines_out_of_form_are_diagnosed() {
 async fn a_huge_line_is_skipped_and_the_next_one_heard() {
     let huge = "x".repeat(3 * LINE_BYTES_MAX);
     let fine = r#"{"event":"text_delta","data":{"text":"ok"}}"#;
-    let mut spec = spec(Mode::Session, Framing::Jsonl, &["sed", "-u", "s/^.*\"content\":\"//"]);
-    spec.argv = ["sh", "-c", "cat lines"].map(str::to_owned).to_vec();
+    let mut spec = spec(Mode::Session, Framing::Jsonl, &["cat", "lines"]);
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join("lines"), format!("{huge}\n{fine}")).expect("it can be written");
     spec.work_dir = dir.path().into();

@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Log {
     vectors: Mutex<Vec<Vec<Report>>>,
     count: watch::Sender<usize>,
+    /// What the outlet was last asked to make durable, in brief.
+    asked: watch::Sender<Vec<String>>,
 }
 
 struct TestInlet(mpsc::UnboundedReceiver<Input>);
@@ -45,6 +47,7 @@ impl Outlet for TestOutlet {
         let bytes: usize = reports.iter().map(Report::content_bytes).sum();
         assert!(!reports.is_empty() && reports.len() <= REPORTS_MAX);
         assert!(bytes <= REPORT_BYTES_MAX || reports.len() == 1, "{bytes} bytes");
+        self.log.asked.send_replace(brief(&reports));
         self.gate.acquire().await.map_err(|_| Closed)?.forget();
         self.log.vectors.lock().push(reports);
         self.log.count.send_modify(|count| *count += 1);
@@ -133,6 +136,23 @@ impl Rig {
             Ok(reports) => reports,
             Err(_) => panic!("{what} did not happen: {:?}", brief(&self.reports())),
         }
+    }
+
+    /// Waits until the outlet is asked to make `line` durable.
+    async fn asked_for(&self, line: &str) {
+        let mut asked = self.log.asked.subscribe();
+        let found = asked.wait_for(|lines| lines.iter().any(|found| found == line));
+        timeout(PATIENCE, found).await.expect(line).expect("the log has its sender");
+    }
+
+    /// Waits until the child has made a file.
+    async fn made(&self, dir: &tempfile::TempDir, name: &str) {
+        let wait = async {
+            while !dir.path().join(name).exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, wait).await.expect(name);
     }
 
     async fn until_text(&self, wanted: &str) -> Vec<Report> {

@@ -120,7 +120,7 @@ async fn a_stop_ends_the_child_and_leaves_waiting_inputs_alone() {
 #[tokio::test]
 async fn a_json_child_reads_one_line() {
     let mut spec = per_input(
-        r#"read line; printf '{"event":"text_delta","data":{"text":"t"}}\n%s\n' \
+        r#"read -r line; printf '{"event":"text_delta","data":{"text":"t"}}\n%s\n' \
         '{"event":"turn_end","data":{"turn":9,"result":"paused"}}'; printf '%s' "$line" >&2; cat >&2"#,
     );
     spec.framing = Framing::Jsonl;

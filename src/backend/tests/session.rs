@@ -93,17 +93,34 @@ async fn an_end_is_told_with_its_code_or_signal() {
 }
 
 #[tokio::test]
-async fn dispatching_is_durable_before_the_child_reads_its_input() {
-    let mut rig = Rig::gated(session(&["cat"]), 1);
-    rig.process().await;
-    rig.input("x");
-    // The outlet holds the dispatch back. With it taken but not yet durable, the child must
-    // have nothing to echo; the next report in order is the dispatch in any case.
-    rig.gate.add_permits(1);
-    let reports = rig.until("the dispatch", |reports| reports.len() == 2).await;
-    assert_eq!(brief(&reports), ["connected", "dispatching 1 1"]);
-    rig.gate.add_permits(1);
-    rig.until_text("x\n").await;
+async fn dispatching_is_durable_before_the_child_is_given_its_input() {
+    for mode in [Mode::Session, Mode::PerInput] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let exists = |name: &str| dir.path().join(name).exists();
+        let text = "echo > begun; read x; echo > read; echo $x";
+        let mut spec = spec(mode, Framing::Text, &["sh", "-c", text]);
+        spec.work_dir = dir.path().into();
+        let mut rig = Rig::gated(spec, 1);
+        rig.input("x\n");
+        rig.asked_for("dispatching 1 1").await;
+        if mode == Mode::Session {
+            rig.made(&dir, "begun").await;
+        }
+        // Time in which a child that had its input would have read it.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!exists("read"), "{mode:?}");
+        assert_eq!(exists("begun"), mode == Mode::Session);
+        rig.gate.add_permits(1);
+        if mode == Mode::PerInput {
+            rig.asked_for("started 1").await;
+            rig.made(&dir, "begun").await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(!exists("read"), "{mode:?}");
+        }
+        rig.gate.add_permits(100);
+        rig.until_text("x\n").await;
+        assert!(exists("read"));
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_graceful_stop_lets_the_child_finish_its_words() {
-    let text = "trap 'echo bye; exit 0' TERM; echo on; while :; do sleep 0.01; done";
+    let text = "exec 2>&-; trap 'echo bye; exit 0' TERM; echo on; while :; do sleep 0.01; done";
     let rig = Rig::start(script(text));
     rig.until_text("on\n").await;
     let process = rig.process().await;
