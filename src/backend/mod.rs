@@ -232,7 +232,8 @@ pub enum StopMode {
     Force,
 }
 
-/// How the actor ended. In every case its processes are gone.
+/// How the actor ended. In every case its process groups were killed and its children reaped,
+/// unless the kernel could not end one within five seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// It could not start; [`Report::SpawnFailed`] was reported.

@@ -75,7 +75,8 @@ fn vectors(reports: Vec<Report>) -> Vec<Vec<Report>> {
     let mut bytes = 0;
     for report in reports {
         let more = report.content_bytes();
-        if current.len() == REPORTS_MAX || (bytes > 0 && bytes + more > REPORT_BYTES_MAX) {
+        let full = current.len() == REPORTS_MAX || bytes + more > REPORT_BYTES_MAX;
+        if full && !current.is_empty() {
             vectors.push(std::mem::take(&mut current));
             bytes = 0;
         }

@@ -137,12 +137,14 @@ async fn a_huge_line_is_skipped_and_the_next_one_heard() {
 async fn long_texts_are_split_and_large_results_stand_alone() {
     let long = "€".repeat(40_000);
     let delta = format!(r#"{{"event":"text_delta","data":{{"text":"{long}"}}}}"#);
+    let done = r#"{"event":"text_done","data":{"text":""}}"#;
     let output = "o".repeat(100_000);
     let result = format!(
         r#"{{"event":"tool_result","data":{{"id":"1","summary":"s","output":"{output}","is_error":true}}}}"#
     );
     let dir = tempfile::tempdir().expect("a directory");
-    std::fs::write(dir.path().join("lines"), format!("{delta}\n{result}\n")).expect("written");
+    std::fs::write(dir.path().join("lines"), format!("{delta}\n{done}\n{result}\n"))
+        .expect("written");
     let mut spec = spec(Mode::Session, Framing::Jsonl, &["cat", "lines"]);
     spec.work_dir = dir.path().into();
     let (_, reports) = Rig::start(spec).end().await;
