@@ -9,7 +9,10 @@ use super::serve_args::DATA_DEFAULT;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use std::{
-    env, fmt, fs, io,
+    env, fmt,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -70,9 +73,32 @@ impl ServiceNote {
         absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))
     }
 
+    /// Leaves the note. It is for its user only, since it tells where the token is.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        write_private(path, &serde_json::to_string(self)?)
+    }
+
     fn read(path: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(path).ok()?).ok()
     }
+}
+
+/// Replaces a file that only its owner may read. Temporary file, sync, rename, sync of the
+/// directory: after a crash there is either the old text or the new one.
+pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// A token, if one was found, and every place that was looked at until then.
@@ -185,8 +211,7 @@ mod tests {
             (directory("a", "named"), directory("b", "noted"), directory("c", "default"));
         let note = ServiceNote { url: "http://127.0.0.1:9000".into(), data: noted };
         let path = ServiceNote::path(root.path(), "127.0.0.1", 9000);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, serde_json::to_vec(&note).unwrap()).unwrap();
+        note.write(&path).unwrap();
 
         let check =
             |token: Option<&str>, data: Option<&Path>, url: &str, expected: Option<&str>| {

@@ -22,6 +22,8 @@ pub(super) async fn run(
     if out.format == Format::Json {
         return out.json(&answer);
     }
-    let id = cell_at(&answer, "runtime.runtime_id");
-    out.line(format!("runtime {id} is stopped").replace("  ", " ").as_str())
+    match cell_at(&answer, "runtime.runtime_id").as_str() {
+        "" => out.line("the runtime is stopped"),
+        id => out.line(&format!("runtime {id} is stopped")),
+    }
 }

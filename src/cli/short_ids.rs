@@ -85,7 +85,7 @@ fn choose(given: &str, workers: &[Value]) -> Choice {
     match found.as_slice() {
         [] => Choice::None,
         [(only, _)] => Choice::One(only.clone()),
-        [several @ ..] => {
+        several => {
             let line = |(id, worker): &(String, &Value)| {
                 let status = worker["status"].as_str().unwrap_or_default();
                 let template = worker["template"].as_str().unwrap_or_default();

@@ -12,14 +12,15 @@ const HELP: &str = "\
 Examples:
   acta show 0193e4
   acta show worker 0193e4 --at 120
-  acta show runtime embedded-worker-runtime
+  acta show runtime                          the service's own
+  acta show runtime external
   acta show host <host id>";
 
 /// Options of `acta show`.
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = HELP,
-    override_usage = "acta show [OPTIONS] <WORKER>\n       acta show [OPTIONS] <worker|runtime|host> <ID>"
+    override_usage = "acta show [OPTIONS] <WORKER>\n       acta show [OPTIONS] <worker|host|runtime> <ID>\n       acta show [OPTIONS] runtime"
 )]
 pub(crate) struct ShowArgs {
     /// A worker or the beginning of its id; or one of worker, runtime, host
@@ -38,6 +39,8 @@ pub(super) async fn run(args: ShowArgs, client: &Client, out: &mut Output) -> an
     let at = args.at.as_ref();
     let answer = match (args.what.as_str(), args.id.as_deref()) {
         ("runtime", Some(id)) => client.send(Call::get(&["runtimes", id]).query("at", at)).await?,
+        ("runtime", None) => client.send(Call::get(&["runtime"]).query("at", at)).await?,
+        (what @ ("host" | "worker"), None) => return Err(usage(format!("which {what}?"))),
         ("host", Some(id)) => {
             if at.is_some() {
                 return Err(usage("--at is for workers and runtimes"));

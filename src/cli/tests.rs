@@ -8,7 +8,7 @@ use super::{Cli, Command, Secret, tail};
 use axum::{
     Json, Router,
     extract::{
-        RawQuery, State, WebSocketUpgrade,
+        Path, Query, RawQuery, State, WebSocketUpgrade,
         ws::{Message, WebSocket},
     },
     http::{HeaderMap, StatusCode},
@@ -19,7 +19,7 @@ use clap::{CommandFactory, Parser};
 use parking_lot::Mutex;
 use reqwest::Url;
 use serde_json::{Value, json};
-use std::{future::pending, io, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::pending, io, sync::Arc, time::Duration};
 
 #[test]
 fn the_definitions_of_all_commands_are_sound() {
@@ -129,11 +129,26 @@ enum Behaviour {
     DropsObservers,
     /// Ends every stream with a diagnostic.
     Diagnoses(&'static str),
+    /// As the first, and what is told is one turn.
+    AnswersInput,
     /// As the first, and never says that everything has been told.
     NeverCatchesUp,
 }
 
 const RECORDS: u64 = 12;
+
+/// A turn: its beginning, what is said in it, and its end.
+fn turn_record(seq: u64) -> Value {
+    let mut record = record(seq);
+    let (kind, data) = match seq {
+        1 => ("worker_input_dispatched", json!({"input": 0, "turn": 1})),
+        RECORDS => ("worker_turn_ended", json!({"turn": 1, "result": "finished"})),
+        _ => return record,
+    };
+    record["type"] = kind.into();
+    record["data"] = data;
+    record
+}
 
 fn record(seq: u64) -> Value {
     json!({
@@ -176,7 +191,9 @@ async fn tell(mut socket: WebSocket, behaviour: Behaviour, nth: usize, after: u6
         if nth < 3 && seq == first + 5 {
             return; // the connection drops, without a closing handshake
         }
-        let frame = json!({"kind": "event", "cursor": format!("c{seq}"), "record": record(seq)});
+        let record =
+            if behaviour == Behaviour::AnswersInput { turn_record(seq) } else { record(seq) };
+        let frame = json!({"kind": "event", "cursor": format!("c{seq}"), "record": record});
         if socket.send(text(frame)).await.is_err() {
             return;
         }
@@ -199,6 +216,38 @@ async fn stop_worker(State(fake): State<Fake>, headers: HeaderMap) -> Response {
     Json(json!({"ack": {"status": "stopped"}})).into_response()
 }
 
+const WORKERS: [&str; 3] = ["ab-1", "ab-2", "cd-1"];
+
+async fn one_worker(Path(id): Path<String>) -> Response {
+    match WORKERS.contains(&id.as_str()) {
+        true => Json(json!({"worker": {"worker_id": id}})).into_response(),
+        false => refuse(404, "worker_not_found").await,
+    }
+}
+
+async fn all_workers() -> Json<Value> {
+    let workers: Vec<Value> = WORKERS.iter().map(|id| json!({ "worker_id": id })).collect();
+    Json(json!({ "workers": workers }))
+}
+
+/// Five items, at most two in an answer.
+async fn transcript(Query(page): Query<HashMap<String, usize>>) -> Json<Value> {
+    let start = page["start"];
+    let end = (start + page["limit"].min(2)).min(5);
+    let item = |n| json!({"sequence": n + 1, "role": "user", "content": format!("item {n}")});
+    let items: Vec<Value> = (start..end).map(item).collect();
+    let next = (end < 5).then_some(end);
+    Json(json!({
+        "transcript": {"start": start, "limit": 2, "total_items": 5, "items": items, "next_start": next}
+    }))
+}
+
+async fn input(Json(body): Json<Value>) -> Json<Value> {
+    assert_eq!(body["kind"], "user");
+    // The records of the made-up log all belong to the turn that follows.
+    Json(json!({"ack": {"event_id": 0, "transcript_sequence": 1}}))
+}
+
 async fn refuse(status: u16, code: &str) -> Response {
     let status = StatusCode::from_u16(status).unwrap();
     (status, Json(json!({"error": {"code": code, "message": "why"}}))).into_response()
@@ -207,6 +256,10 @@ async fn refuse(status: u16, code: &str) -> Response {
 async fn client(fake: Fake) -> Client {
     let router = Router::new()
         .route("/v1/events/ws", get(observe))
+        .route("/v1/workers", get(all_workers))
+        .route("/v1/workers/{id}", get(one_worker))
+        .route("/v1/workers/{id}/transcript", get(transcript))
+        .route("/v1/workers/{id}/input", post(input))
         .route("/v1/workers/w/stop", post(stop_worker))
         .route("/v1/refused", any(|| refuse(409, "runtime_stopped")))
         .route("/v1/unauthorized", any(|| refuse(401, "unauthorized")))
@@ -331,4 +384,56 @@ async fn errors_say_what_was_wrong_and_where_to_go_on() {
     let mut out = Output::to(io::sink(), Format::Table);
     let error = tail::run(tail_args("acta tail"), &absent, &mut out, pending()).await.unwrap_err();
     assert!(error.to_string().starts_with("no Acta service answers"), "{error}");
+}
+
+/// Runs a command as `main` does, but for the process.
+async fn run(line: &str, client: &Client, format: Format) -> anyhow::Result<String> {
+    let written = Written::default();
+    let mut out = Output::to(written.clone(), format);
+    let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+    super::talk(cli.command, client, &mut out).await?;
+    Ok(String::from_utf8(written.0.lock().clone()).unwrap())
+}
+
+#[tokio::test]
+async fn a_worker_may_be_named_by_the_beginning_of_its_id() {
+    let client = client(Fake::default()).await;
+    let check =
+        async |line: &str| run(line, &client, Format::Table).await.map_err(|e| e.to_string());
+    let shown = Ok("worker_id  cd-1\n".to_owned());
+    assert_eq!(check("acta show cd-1").await, shown);
+    assert_eq!(check("acta show worker c").await, shown);
+    assert_eq!(check("acta show x").await, Err("why (worker_not_found)".into()));
+    let several = "`ab` is the beginning of several workers:\n  ab-1\n  ab-2";
+    for line in ["acta show ab", "acta stop ab", "acta tail ab", "acta send ab x"] {
+        assert_eq!(check(line).await, Err(several.into()), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_whole_transcript_takes_as_many_requests_as_there_are_pages() {
+    let client = client(Fake::default()).await;
+    let text = run("acta transcript c --all --start 1", &client, Format::Table).await.unwrap();
+    let lines: Vec<String> = (1..5).map(|n| format!("    {}  user> item {n}\n", n + 1)).collect();
+    assert_eq!(text, lines.concat());
+    let text = run("acta transcript c --all", &client, Format::Json).await.unwrap();
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    let transcript = &answer["transcript"];
+    assert_eq!(transcript["items"].as_array().map(Vec::len), Some(5));
+    assert_eq!((&transcript["start"], &transcript["next_start"]), (&json!(0), &Value::Null));
+    let text = run("acta transcript c --limit 1", &client, Format::Table).await.unwrap();
+    assert_eq!(text, "    1  user> item 0\n");
+}
+
+#[tokio::test]
+async fn send_waits_for_the_end_of_its_turn_across_broken_connections() {
+    let fake = Fake { behaviour: Behaviour::AnswersInput, ..Fake::default() };
+    let client = client(fake.clone()).await;
+    let text = run("acta send c --wait hello", &client, Format::Json).await.unwrap();
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    let said: String = (2..RECORDS).map(|seq| format!("line {seq}")).collect();
+    assert_eq!((&answer["text"], &answer["result"]), (&json!(said), &json!("finished")));
+    let worker = "progress=1&worker=cd-1";
+    let expected = ["after=0", "cursor=c5", "cursor=c9"].map(|from| format!("{from}&{worker}"));
+    assert_eq!(*fake.asked.lock(), expected);
 }

@@ -1,7 +1,7 @@
 //! `acta token`.
 
 use super::client::{Call, Client};
-use super::credentials::OPERATOR_TOKEN_FILE;
+use super::credentials::{OPERATOR_TOKEN_FILE, write_private};
 use super::output::{Format, Output, cell_at, note, table};
 use super::serve_args::DATA_DEFAULT;
 use acta_events::{RuntimeId, TokenId, WorkerId, WorkerRef};
@@ -9,12 +9,7 @@ use anyhow::{Context, bail};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 const ISSUE_HELP: &str = "\
 Prints the token on standard output, this once; the service keeps its digest only.
@@ -154,7 +149,8 @@ pub(super) fn reset(data: Option<&Path>, out: &mut Output) -> anyhow::Result<()>
         bail!("{} is not a data directory; name one with --data", data.display());
     }
     let token = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-    let path = replace(data, &token)
+    let path = data.join(OPERATOR_TOKEN_FILE);
+    write_private(&path, &token)
         .with_context(|| format!("cannot replace the operator token in {}", data.display()))?;
     match out.format {
         Format::Json => out.json(&json!({ "operator_token_file": path }))?,
@@ -167,27 +163,10 @@ pub(super) fn reset(data: Option<&Path>, out: &mut Output) -> anyhow::Result<()>
     out.flush()
 }
 
-/// Temporary file, sync, rename, sync of the directory: after a crash there is either the old
-/// token or the new one.
-fn replace(data: &Path, token: &str) -> io::Result<PathBuf> {
-    let path = data.join(OPERATOR_TOKEN_FILE);
-    let temporary = data.join(format!("{OPERATOR_TOKEN_FILE}.tmp"));
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    file.write_all(token.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, &path)?;
-    File::open(data)?.sync_all()?;
-    Ok(path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::{fs, io, os::unix::fs::PermissionsExt};
 
     #[test]
     fn a_reset_token_is_new_private_and_complete() {
