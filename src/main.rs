@@ -1,1 +1,7 @@
-fn main() {}
+//! The one binary, `acta`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    acta::cli::main()
+}

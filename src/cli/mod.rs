@@ -1,1 +1,262 @@
-//! To come.
+//! The command line: one file per subcommand.
+//!
+//! `serve` and `demo` run the service; everything else talks to a running one over HTTP and
+//! WebSocket, as any other client does. A usage error ends with 2, any other error with 1.
+//! When whoever reads standard output goes away, the command ends quietly with 0.
+
+// The build without tests still denies it.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod bundle;
+mod client;
+mod completions;
+pub mod credentials;
+mod cursor;
+mod demo;
+mod follower;
+mod lifecycle;
+mod ls;
+mod output;
+mod runtime;
+mod send;
+mod serve;
+pub mod serve_args;
+mod short_ids;
+mod show;
+mod spawn;
+mod tail;
+mod timeline;
+mod token;
+mod transcript;
+
+#[cfg(test)]
+mod tests;
+
+use acta_events::{Sequence, Timestamp};
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use client::Client;
+use credentials::{Search, Secret};
+use output::{Format, Output, OutputClosed, note};
+use reqwest::Url;
+use std::{future::Future, path::PathBuf, process::ExitCode, time::Duration};
+use tokio::runtime::{Builder, Runtime};
+
+const HELP: &str = "\
+Examples:
+  acta serve &
+  worker=$(acta spawn --template echo)
+  acta send $worker --wait hello
+  acta tail --from start
+  acta ls -o json | jq
+
+Worker ids may be cut to a beginning that only one worker has. Times are UTC.
+Exit codes: 0 done, 1 an error, 2 a command that was not understood.";
+
+/// The event-sourced control plane for agent workers
+#[derive(Debug, Parser)]
+#[command(name = "acta", version, after_help = HELP, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How to reach a service. Accepted before and after the name of the subcommand; `serve` has
+/// options of its own under two of these names.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Connection and output")]
+struct Connection {
+    /// Where the service listens
+    #[arg(
+        long,
+        global = true,
+        env = "ACTA_URL",
+        default_value = "http://127.0.0.1:8080",
+        value_parser = parse_url
+    )]
+    url: Url,
+
+    /// The token to show; otherwise the operator token of a service on this machine is found by
+    /// itself
+    #[arg(long, global = true, env = "ACTA_TOKEN", hide_env_values = true, value_parser = Secret::parse)]
+    token: Option<Secret>,
+
+    /// The data directory in which to look for the operator token [default: ./acta-data]
+    #[arg(long, global = true, value_name = "DIR", env = "ACTA_DATA")]
+    data: Option<PathBuf>,
+
+    /// How results are printed
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the service
+    Serve(Box<serve_args::ServeArgs>),
+    /// Run the main job from end to end on a temporary service, and check that it holds
+    Demo(serve_args::DemoArgs),
+    /// Ask for a new worker
+    Spawn(spawn::SpawnArgs),
+    /// Send a worker an input
+    Send(send::SendArgs),
+    /// Stop a worker for good
+    Stop(lifecycle::LifecycleArgs),
+    /// Cancel a worker for good
+    Cancel(lifecycle::LifecycleArgs),
+    /// List workers, runtimes or hosts
+    Ls(ls::LsArgs),
+    /// Show a worker, a runtime or a host
+    Show(show::ShowArgs),
+    /// Print what was said to and by a worker
+    Transcript(transcript::TranscriptArgs),
+    /// Follow a worker, or everything
+    Tail(tail::TailArgs),
+    /// Remember by name how far a consumer has read
+    #[command(subcommand)]
+    Cursor(cursor::CursorCommand),
+    /// Issue, list and revoke tokens
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Store and check config bundles
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
+    /// Act on the service's own runtime
+    #[command(subcommand)]
+    Runtime(runtime::RuntimeCommand),
+    /// Print a script that completes commands in a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// The arguments were each right, but not together.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct UsageError(String);
+
+/// Parses the arguments of the process, runs the command, and tells how it ended.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is left to be told that printing failed.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<OutputClosed>() => ExitCode::SUCCESS,
+        Err(error) if error.is::<UsageError>() => {
+            note(&format!("error: {error}\n\nFor more information, try '--help'."));
+            ExitCode::from(2)
+        }
+        Err(error) => {
+            note(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let Cli { connection, command } = cli;
+    match command {
+        Command::Serve(args) => {
+            args.operator_tokens().map_err(|error| UsageError(error.to_string()))?;
+            block_on(&mut Builder::new_multi_thread(), serve::run(*args))
+        }
+        Command::Demo(args) => block_on(&mut Builder::new_multi_thread(), demo::run(args)),
+        Command::Completions(args) => completions::run(&args, &mut connection.stdout()),
+        Command::Token(token::TokenCommand::Reset) => {
+            token::reset(connection.data.as_deref(), &mut connection.stdout())
+        }
+        command => {
+            let client = connection.client()?;
+            let mut out = connection.stdout();
+            block_on(&mut Builder::new_current_thread(), async {
+                Box::pin(talk(command, &client, &mut out)).await?;
+                out.flush()
+            })
+        }
+    }
+}
+
+/// The commands that talk to a service.
+async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Result<()> {
+    match command {
+        Command::Spawn(args) => spawn::run(args, client, out).await,
+        Command::Send(args) => send::run(args, client, out).await,
+        Command::Stop(args) => lifecycle::run("stop", args, client, out).await,
+        Command::Cancel(args) => lifecycle::run("cancel", args, client, out).await,
+        Command::Ls(args) => ls::run(args, client, out).await,
+        Command::Show(args) => show::run(args, client, out).await,
+        Command::Transcript(args) => transcript::run(args, client, out).await,
+        Command::Tail(args) => tail::run(args, client, out, tail::interrupted()).await,
+        Command::Cursor(command) => cursor::run(command, client, out).await,
+        Command::Token(command) => token::run(command, client, out).await,
+        Command::Bundle(command) => bundle::run(command, client, out).await,
+        Command::Runtime(command) => runtime::run(&command, client, out).await,
+        Command::Serve(_) | Command::Demo(_) | Command::Completions(_) => Ok(()),
+    }
+}
+
+fn block_on<T>(
+    builder: &mut Builder,
+    future: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let runtime: Runtime = builder.enable_all().build().context("cannot start")?;
+    let result = runtime.block_on(future);
+    // A thread that still reads standard input must not keep the process.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+impl Connection {
+    fn client(&self) -> anyhow::Result<Client> {
+        let found = Search::here(self.token.as_ref(), self.data.as_deref(), &self.url)?;
+        Client::new(self.url.clone(), found)
+    }
+
+    fn stdout(&self) -> Output {
+        Output::stdout(self.output)
+    }
+}
+
+fn parse_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("{error}, as in http://127.0.0.1:8080"))?;
+    match url.scheme() {
+        "http" if url.host_str().is_some() => Ok(url),
+        "https" => Err("https is not spoken; use a tunnel, or a proxy on this machine".into()),
+        _ => Err("an address is written as in http://127.0.0.1:8080".into()),
+    }
+}
+
+/// A past moment, as `?at=` takes it.
+fn parse_moment(text: &str) -> Result<String, String> {
+    let sequence = text.parse::<u64>().is_ok();
+    if sequence || Timestamp::parse(text).is_ok() {
+        return Ok(text.into());
+    }
+    Err("a moment is a sequence or a time as in 2026-11-20T19:14:00Z".into())
+}
+
+fn parse_sequence(text: &str) -> Option<Sequence> {
+    text.parse().ok().map(Sequence)
+}
+
+/// Shared by all commands that change something.
+#[derive(Args, Clone, Debug, Default)]
+struct CommandOptions {
+    /// Makes a repeated command recognisable: it happens once. A fresh one unless given
+    #[arg(long, value_name = "KEY", value_parser = acta_events::IdempotencyKey::parse)]
+    idempotency_key: Option<acta_events::IdempotencyKey>,
+
+    /// Only if the worker is still at this revision
+    #[arg(long, value_name = "N")]
+    if_revision: Option<u64>,
+}
+
+fn usage(message: impl Into<String>) -> anyhow::Error {
+    UsageError(message.into()).into()
+}

@@ -1,0 +1,62 @@
+//! `acta cursor`: named positions of consumers, kept by the service.
+
+use super::client::{Call, Client};
+use super::output::{Format, Output, cell_at, table};
+use acta_events::{CursorName, cursor::Cursor};
+use clap::Subcommand;
+use serde_json::json;
+
+const GET_HELP: &str = "\
+Prints the cursor and nothing else:
+  acta tail --from \"$(acta cursor get nightly-export)\"";
+
+/// The subcommands of `acta cursor`.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum CursorCommand {
+    /// List the cursors of this token
+    Ls,
+    /// Print a cursor
+    #[command(after_help = GET_HELP)]
+    Get {
+        /// Its name
+        name: CursorName,
+    },
+    /// Commit how far this consumer has read
+    Put {
+        /// Its name
+        name: CursorName,
+        /// The cursor, exactly as it was given out
+        cursor: Cursor,
+    },
+}
+
+pub(super) async fn run(
+    command: CursorCommand,
+    client: &Client,
+    out: &mut Output,
+) -> anyhow::Result<()> {
+    let call = match &command {
+        CursorCommand::Ls => Call::get(&["cursors"]),
+        CursorCommand::Get { name } => Call::get(&["cursors", name.as_str()]),
+        CursorCommand::Put { name, cursor } => {
+            Call::put(&["cursors", name.as_str()], json!({ "cursor": cursor.to_string() }))
+        }
+    };
+    let answer = client.send(call).await?;
+    if out.format == Format::Json {
+        return out.json(&answer);
+    }
+    match command {
+        CursorCommand::Ls => {
+            let cursors = answer["cursors"].as_array().into_iter().flatten();
+            let row =
+                |cursor| ["name", "position", "cursor"].map(|path| cell_at(cursor, path)).into();
+            let rows: Vec<Vec<String>> = cursors.map(row).collect();
+            out.text(&table(&["NAME", "POSITION", "CURSOR"], &rows))
+        }
+        CursorCommand::Get { .. } => out.line(&cell_at(&answer, "cursor.cursor")),
+        CursorCommand::Put { name, .. } => {
+            out.line(&format!("{name} is at {}", cell_at(&answer, "cursor.position")))
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! `acta ls`.
+
+use super::client::{Call, Client};
+use super::output::{Format, Output, cell_at, note, one_line, table};
+use super::short_ids::ShortIds;
+use super::{parse_moment, usage};
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+const HELP: &str = "\
+Examples:
+  acta ls
+  acta ls runtimes
+  acta ls workers --limit 20 --after <worker id>
+  acta ls --at 2026-11-20T19:14:00Z
+  acta ls -o json | jq -r '.workers[].worker_id'";
+
+/// Options of `acta ls`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = HELP)]
+pub(crate) struct LsArgs {
+    /// What to list
+    #[arg(value_enum, default_value_t)]
+    what: What,
+
+    /// At most this many
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+
+    /// Only what comes after this id
+    #[arg(long, value_name = "ID")]
+    after: Option<String>,
+
+    /// As it was: a sequence, or a time as in 2026-11-20T19:14:00Z; workers only
+    #[arg(long, value_name = "MOMENT", value_parser = parse_moment)]
+    at: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Everything that executes workers
+    Runtimes,
+    /// Machines on which workers run
+    Hosts,
+    /// The workers of this service's own runtime
+    #[default]
+    Workers,
+}
+
+/// A column: its head, and where in an item its value is.
+type Column = (&'static str, &'static str);
+
+impl What {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Runtimes => "runtimes",
+            Self::Hosts => "hosts",
+            Self::Workers => "workers",
+        }
+    }
+
+    fn id(self) -> &'static str {
+        match self {
+            Self::Runtimes => "runtime_id",
+            Self::Hosts => "host_id",
+            Self::Workers => "worker_id",
+        }
+    }
+
+    fn columns(self) -> &'static [Column] {
+        match self {
+            Self::Runtimes => &[
+                ("RUNTIME", "runtime_id"),
+                ("KIND", "kind"),
+                ("STATUS", "status"),
+                ("LABEL", "label"),
+            ],
+            Self::Hosts => &[
+                ("HOST", "host_id"),
+                ("RUNTIME", "runtime_id"),
+                ("KIND", "kind"),
+                ("STATUS", "status"),
+                ("SEEN", "last_seen_at"),
+            ],
+            Self::Workers => &[
+                ("WORKER", "worker_id"),
+                ("STATUS", "status"),
+                ("RUN", "execution.run_state"),
+                ("TEMPLATE", "template"),
+                ("INTENT", "intent"),
+                ("ITEMS", "transcript_len"),
+                ("LAST", "last_event_id"),
+            ],
+        }
+    }
+}
+
+pub(super) async fn run(args: LsArgs, client: &Client, out: &mut Output) -> anyhow::Result<()> {
+    if args.at.is_some() && args.what != What::Workers {
+        return Err(usage("--at is for workers"));
+    }
+    let call = Call::get(&[args.what.path()])
+        .query("limit", args.limit)
+        .query("after", args.after.as_ref())
+        .query("at", args.at.as_ref());
+    let mut answer = client.send(call).await?;
+    let name = if answer["items"].is_array() { "items" } else { args.what.path() };
+    let Some(items) = answer[name].as_array_mut() else {
+        return Err(client.not_acta("no list in the answer").into());
+    };
+    bound(items, args.what.id(), args.after.as_deref(), args.limit);
+    if out.format == Format::Json {
+        return out.json(&answer);
+    }
+    let items = answer[name].as_array().map(Vec::as_slice).unwrap_or_default();
+    out.text(&render(args.what, items))?;
+    for diagnostic in answer["diagnostics"].as_array().into_iter().flatten() {
+        let text = |name| one_line(&cell_at(diagnostic, name), 300);
+        note(&format!("{}: {} ({})", text("severity"), text("message"), text("code")));
+    }
+    Ok(())
+}
+
+/// Keeps to the bounds also where the list is one that is always answered as a whole.
+fn bound(items: &mut Vec<Value>, id: &str, after: Option<&str>, limit: Option<usize>) {
+    if let Some(place) = items.iter().position(|item| after.is_some() && item[id].as_str() == after)
+    {
+        items.drain(..=place);
+    }
+    items.truncate(limit.unwrap_or(usize::MAX));
+}
+
+fn render(what: What, items: &[Value]) -> String {
+    let mut short = ShortIds::of(items.iter().filter_map(|item| item["worker_id"].as_str()));
+    let rows: Vec<Vec<String>> = items
+        .iter()
+        .map(|item| {
+            let cell = |&(_, path): &Column| match path {
+                "worker_id" => short.shorten(item[path].as_str().unwrap_or_default()).to_owned(),
+                "intent" => intent(&item["intent"]),
+                _ => cell_at(item, path),
+            };
+            what.columns().iter().map(cell).collect()
+        })
+        .collect();
+    let head: Vec<&str> = what.columns().iter().map(|(head, _)| *head).collect();
+    table(&head, &rows)
+}
+
+const INTENT_CHARS_MAX: usize = 48;
+
+fn intent(intent: &Value) -> String {
+    let part = |name: &str| intent[name].as_str();
+    let kind = part("role").or(part("kind")).unwrap_or_default();
+    let text = match part("objective").or(part("purpose")) {
+        None => kind.to_owned(),
+        Some(text) => format!("{kind}: {text}"),
+    };
+    one_line(&text, INTENT_CHARS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn workers_are_listed_with_short_ids() {
+        let worker = |id: &str| {
+            json!({
+                "worker_id": id, "status": "running", "execution": {"run_state": "idle"}, "template": "echo",
+                "intent": {"kind": "task", "objective": "say\nit"}, "transcript_len": 2, "last_event_id": 9
+            })
+        };
+        let items = [worker("0123456789-a"), worker("0123456789-b")];
+        assert_eq!(
+            render(What::Workers, &items),
+            "WORKER        STATUS   RUN   TEMPLATE  INTENT        ITEMS  LAST\n\
+             0123456789-a  running  idle  echo      task: say it  2      9\n\
+             0123456789-b  running  idle  echo      task: say it  2      9\n"
+        );
+    }
+
+    #[test]
+    fn bounds_hold_for_whole_lists_and_for_pages() {
+        let check = |ids: &[&str], after: Option<&str>, limit, expected: &[&str]| {
+            let mut items: Vec<Value> = ids.iter().map(|id| json!({ "worker_id": id })).collect();
+            bound(&mut items, "worker_id", after, limit);
+            let left: Vec<&str> =
+                items.iter().filter_map(|item| item["worker_id"].as_str()).collect();
+            assert_eq!(left, expected);
+        };
+        check(&["a", "b", "c"], None, None, &["a", "b", "c"]);
+        check(&["a", "b", "c"], Some("a"), Some(1), &["b"]);
+        check(&["b", "c"], Some("a"), Some(5), &["b", "c"]);
+        check(&["a"], None, Some(0), &[]);
+    }
+}

@@ -1,0 +1,95 @@
+//! `acta show`.
+
+use super::client::{Call, Client, ClientError};
+use super::output::{Format, Output, outline};
+use super::short_ids::resolve_worker;
+use super::{parse_moment, usage};
+use acta_events::WorkerId;
+use clap::Args;
+use serde_json::{Value, json};
+
+const HELP: &str = "\
+Examples:
+  acta show 0193e4
+  acta show worker 0193e4 --at 120
+  acta show runtime                          the service's own
+  acta show runtime external
+  acta show host <host id>";
+
+/// Options of `acta show`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = HELP,
+    override_usage = "acta show [OPTIONS] <WORKER>\n       acta show [OPTIONS] <worker|host|runtime> <ID>\n       acta show [OPTIONS] runtime"
+)]
+pub(crate) struct ShowArgs {
+    /// A worker or the beginning of its id; or one of worker, runtime, host
+    #[arg(value_name = "WHAT")]
+    what: String,
+
+    /// The id, after worker, runtime or host
+    id: Option<String>,
+
+    /// As it was: a sequence, or a time as in 2026-11-20T19:14:00Z
+    #[arg(long, value_name = "MOMENT", value_parser = parse_moment)]
+    at: Option<String>,
+}
+
+pub(super) async fn run(args: ShowArgs, client: &Client, out: &mut Output) -> anyhow::Result<()> {
+    let at = args.at.as_ref();
+    let answer = match (args.what.as_str(), args.id.as_deref()) {
+        ("runtime", Some(id)) => client.send(Call::get(&["runtimes", id]).query("at", at)).await?,
+        ("runtime", None) => client.send(Call::get(&["runtime"]).query("at", at)).await?,
+        (what @ ("host" | "worker"), None) => return Err(usage(format!("which {what}?"))),
+        ("host", Some(id)) => {
+            if at.is_some() {
+                return Err(usage("--at is for workers and runtimes"));
+            }
+            host(client, id).await?
+        }
+        ("worker", Some(id)) | (id, None) => {
+            let id = WorkerId::parse(id).map_err(|error| usage(error.to_string()))?;
+            worker(client, id.as_str(), at).await?
+        }
+        (what, Some(_)) => {
+            return Err(usage(format!("`{what}` is none of worker, runtime and host")));
+        }
+    };
+    if out.format == Format::Json {
+        return out.json(&answer);
+    }
+    out.text(&outline(body(&answer)))
+}
+
+async fn worker(client: &Client, id: &str, at: Option<&String>) -> anyhow::Result<Value> {
+    // One that is there by this very id needs no look-up; neither does one that was there then.
+    match client.send(Call::get(&["workers", id]).query("at", at)).await {
+        Err(ClientError::Api { status: 404, .. }) => {}
+        result => return Ok(result?),
+    }
+    let id = resolve_worker(client, id).await?;
+    Ok(client.send(Call::get(&["workers", &id]).query("at", at)).await?)
+}
+
+/// Hosts are few and have no route of their own.
+async fn host(client: &Client, id: &str) -> anyhow::Result<Value> {
+    let answer = client.send(Call::get(&["hosts"])).await?;
+    let mut hosts = answer["items"].as_array().into_iter().flatten();
+    match hosts.find(|host| host["host_id"].as_str() == Some(id)) {
+        Some(host) => Ok(json!({ "host": host })),
+        None => Err(ClientError::Api {
+            status: 404,
+            code: "unknown_host".into(),
+            message: format!("there is no host `{id}`"),
+        }
+        .into()),
+    }
+}
+
+/// What is inside `{"worker": …}`.
+fn body(answer: &Value) -> &Value {
+    match answer.as_object().map(|fields| (fields.len(), fields.values().next())) {
+        Some((1, Some(inner))) if inner.is_object() => inner,
+        _ => answer,
+    }
+}

@@ -1,0 +1,102 @@
+//! `acta transcript`.
+
+use super::client::{Call, Client};
+use super::output::{Format, Ink, Output, cell_at, note, printable};
+use super::parse_moment;
+use super::short_ids::resolve_worker;
+use acta_events::WorkerId;
+use clap::Args;
+use serde_json::Value;
+
+/// As many as one answer may have.
+const PAGE_ITEMS: u64 = 256;
+
+const HELP: &str = "\
+Examples:
+  acta transcript 0193e4
+  acta transcript 0193e4 --start 256 --limit 10
+  acta transcript 0193e4 --all -o json";
+
+/// Options of `acta transcript`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = HELP)]
+pub(crate) struct TranscriptArgs {
+    /// The worker, or the beginning of its id
+    worker: WorkerId,
+
+    /// How many items to leave out at the beginning
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    start: u64,
+
+    /// At most this many items
+    #[arg(long, value_name = "N", default_value_t = PAGE_ITEMS)]
+    limit: u64,
+
+    /// Everything from the start on, in as many requests as it takes
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
+
+    /// As it was: a sequence, or a time as in 2026-11-20T19:14:00Z
+    #[arg(long, value_name = "MOMENT", value_parser = parse_moment)]
+    at: Option<String>,
+}
+
+pub(super) async fn run(
+    args: TranscriptArgs,
+    client: &Client,
+    out: &mut Output,
+) -> anyhow::Result<()> {
+    let worker = resolve_worker(client, args.worker.as_str()).await?;
+    let page = |start: u64| {
+        Call::get(&["workers", &worker, "transcript"])
+            .query("start", Some(start))
+            .query("limit", Some(args.limit))
+            .query("at", args.at.as_ref())
+    };
+    let mut answer = client.send(page(args.start)).await?;
+    let mut start = args.start;
+    let mut items: Vec<Value> = Vec::new();
+    loop {
+        let transcript = &mut answer["transcript"];
+        let Some(list) = transcript["items"].as_array_mut() else {
+            return Err(client.not_acta("a transcript without items").into());
+        };
+        if out.format == Format::Table {
+            list.iter().try_for_each(|item| print(item, out))?;
+        } else if args.all {
+            items.append(list);
+        }
+        let next = transcript["next_start"].as_u64().filter(|next| *next > start);
+        match next.filter(|_| args.all) {
+            Some(next) => start = next,
+            None => break,
+        }
+        answer = client.send(page(start)).await?;
+    }
+    if out.format == Format::Json {
+        if args.all {
+            answer["transcript"]["start"] = args.start.into();
+            answer["transcript"]["limit"] = items.len().into();
+            answer["transcript"]["items"] = items.into();
+        }
+        return out.json(&answer);
+    }
+    if let Some(next) = answer["transcript"]["next_start"].as_u64() {
+        let total = cell_at(&answer, "transcript.total_items");
+        note(&format!("there are {total} items; go on with --start {next}, or take --all"));
+    }
+    Ok(())
+}
+
+fn print(item: &Value, out: &mut Output) -> anyhow::Result<()> {
+    let role = cell_at(item, "role");
+    let place = format!("{:>5}  ", cell_at(item, "sequence"));
+    let speaker = format!("{role}> ");
+    let ink = if role == "assistant" { Ink::Agent } else { Ink::Person };
+    let indent = " ".repeat(place.chars().count() + speaker.chars().count());
+    let content = printable(item["content"].as_str().unwrap_or_default()).into_owned();
+    let content = content.trim_end_matches('\n').replace('\n', &format!("\n{indent}"));
+    let line =
+        format!("{}{}{content}", out.paint.ink(Ink::Dim, &place), out.paint.ink(ink, &speaker));
+    out.line(&line)
+}
