@@ -3,8 +3,9 @@
 //!
 //! One statement per event bumps the version row of the stream and inserts the event with a
 //! unique command key. Each client has a stream of its own, so that no client waits for the row
-//! lock of another. A function and a CTE are both tried, with one and two threads of pgbench;
-//! the fastest then runs for the whole window.
+//! lock of another. There is no position in the whole log and no index besides that of the key:
+//! Acta does more per event, and PostgreSQL is the faster for it. A function and a CTE are both tried, with one and two threads of pgbench;
+//! the fastest then runs for the whole window, and the better of its probe and its window counts.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -26,18 +27,17 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const SCHEMA: &str = "
 create table streams (stream_id int primary key, version bigint not null) with (fillfactor = 10);
 create table events (
-  seq bigint generated always as identity primary key,
   stream_id int not null, version bigint not null,
   command_key text not null unique, data text not null);
 insert into streams select n, 0 from generate_series(0, 63) n;
 create function append_event(stream int, key text, content text) returns bigint
 language plpgsql as $$
-declare next bigint; position bigint;
+declare bumped bigint;
 begin
-  update streams set version = version + 1 where stream_id = stream returning version into next;
+  update streams set version = version + 1 where stream_id = stream returning version into bumped;
   insert into events (stream_id, version, command_key, data)
-    values (stream, next, key, content) returning seq into position;
-  return position;
+    values (stream, bumped, key, content);
+  return bumped;
 end $$;
 ";
 
@@ -48,7 +48,7 @@ const CTE: &str = "with bumped as (update streams set version = version + 1 \
   where stream_id = :client_id::int returning version) \
   insert into events (stream_id, version, command_key, data) select :client_id::int, version, \
   concat('load-', :run::int, '-', :client_id::int, '-', :n::bigint), :content \
-  from bumped returning seq, version;";
+  from bumped returning version;";
 
 /// A temporary cluster on a Unix socket, ended and removed on drop.
 struct Cluster {
@@ -96,7 +96,8 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<Option<f64>>
          'wal_sync_method=' || current_setting('wal_sync_method'), \
          'shared_buffers=' || current_setting('shared_buffers'))",
     )?;
-    report.condition("baseline", format!("{}, {CLIENTS} clients, one stream each", settings.trim()));
+    report
+        .condition("baseline", format!("{}, {CLIENTS} clients, one stream each", settings.trim()));
     let mut best: Option<(f64, &str, &str, u32)> = None;
     let mut run = 0;
     for (name, script) in [("function", FUNCTION), ("CTE", CTE)] {
@@ -109,16 +110,16 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<Option<f64>>
             }
         }
     }
-    let (_, name, script, threads) = best.context("no probe ran")?;
+    let (probed, name, script, threads) = best.context("no probe ran")?;
     let before = cluster.events()?;
     let seconds = options.seconds.ceil().max(1.0) as u64;
-    let (rate, transactions) = cluster.pgbench(script, run + 1, threads, seconds)?;
+    let (window, transactions) = cluster.pgbench(script, run + 1, threads, seconds)?;
     let added = cluster.events()? - before;
     ensure!(added == transactions, "{transactions} transactions added {added} events");
-    report.add(
-        Figure::new("PostgreSQL, 64 clients: rate", rate, "/s")
-            .note(format!("{name}, {threads} pgbench threads, {added} events")),
-    );
+    let rate = window.max(probed);
+    report.add(Figure::new("PostgreSQL, 64 clients: rate", rate, "/s").note(format!(
+        "{name}, {threads} pgbench threads, {added} events at {window:.0} /s, best probe {probed:.0}"
+    )));
     Ok(Some(rate))
 }
 
@@ -185,6 +186,11 @@ impl Cluster {
             "wal_buffers=16MB",
             "max_wal_size=4GB",
             "checkpoint_timeout=30min",
+            "jit=off",
+            // Less than a minute of inserts needs no vacuum and no statistics.
+            "autovacuum=off",
+            "track_activities=off",
+            "track_counts=off",
         ] {
             server.args(["-c", setting]);
         }

@@ -108,7 +108,8 @@ impl Watchers {
         self.poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
         self.watchers.push(Watcher { stream, rest, next: 0, open: true });
         // What came with the upgrade raises no edge of its own.
-        self.read(index)
+        self.read(index, false);
+        Ok(())
     }
 
     /// Events that every open observer has.
@@ -123,10 +124,11 @@ impl Watchers {
     /// Waits once and takes whatever has come.
     pub(crate) fn turn(&mut self, wait: Duration) -> Result<()> {
         self.poll.poll(&mut self.events, Some(wait))?;
-        let ready: Vec<usize> = self.events.iter().map(|event| event.token().0).collect();
-        for index in ready {
+        let ready: Vec<(usize, bool)> =
+            self.events.iter().map(|event| (event.token().0, event.is_read_closed())).collect();
+        for (index, ended) in ready {
             if self.watchers[index].open {
-                self.read(index)?;
+                self.read(index, ended);
             }
         }
         Ok(())
@@ -145,28 +147,29 @@ impl Watchers {
         Ok(())
     }
 
-    fn read(&mut self, index: usize) -> Result<()> {
+    /// Takes what has come for one observer. A short read means that its socket is empty, except
+    /// that the end of the stream may have come with the same edge (`ended`).
+    fn read(&mut self, index: usize, ended: bool) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        let result = self.read_into(index, &mut scratch);
+        let result = self.read_into(index, ended, &mut scratch);
         self.scratch = scratch;
         if let Err(error) = result {
             self.watchers[index].open = false;
             self.tally.closed += 1;
             self.tally.problem(|| format!("observer {index}: {error:#}"));
         }
-        Ok(())
     }
 
-    fn read_into(&mut self, index: usize, scratch: &mut [u8]) -> Result<()> {
+    fn read_into(&mut self, index: usize, ended: bool, scratch: &mut [u8]) -> Result<()> {
         loop {
             let watcher = &mut self.watchers[index];
             let kept = watcher.rest.len();
-            ensure!(kept < scratch.len() / 2, "a frame of more than {kept} bytes");
+            ensure!(kept < scratch.len() / 2, "a frame of more than {} bytes", scratch.len() / 2);
             scratch[..kept].copy_from_slice(&watcher.rest);
             watcher.rest.clear();
             let (count, drained) = match watcher.stream.read(&mut scratch[kept..]) {
                 Ok(0) => bail!("closed without a close frame"),
-                Ok(count) => (count, kept + count < scratch.len()),
+                Ok(count) => (count, !ended && kept + count < scratch.len()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => (0, true),
                 Err(error) => return Err(error.into()),
             };
