@@ -75,12 +75,12 @@ fn read_around_damage(journal: &dyn Journal, written: &[EncodedBlock]) -> Vec<(u
     damaged
 }
 
-/// Small, medium and large blocks over many leaves.
+/// Small, medium and large blocks over many leaves, in more than one segment of sled.
 fn mixed_blocks() -> Vec<EncodedBlock> {
     let mut written = blocks_after(Head::empty(log()), 120, 40);
-    for n in 0..60 {
+    for n in 0..300 {
         let end = end_of(&written[written.len() - 1]);
-        written.push(block_after(end, 1 + n % 2, 200 * n as usize));
+        written.push(block_after(end, 1 + n % 2, 200 * (n % 150) as usize));
     }
     written
 }
@@ -95,6 +95,13 @@ fn copy_dir(from: &Path, to: &Path) {
             fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
         }
     }
+}
+
+/// The length without the padding at the end, where damage does nothing.
+fn used_bytes(path: &Path) -> u64 {
+    let bytes = fs::read(path).unwrap();
+    let padding = bytes[bytes.len() - 1];
+    bytes.iter().rposition(|byte| *byte != padding).map_or(0, |last| last as u64 + 1)
 }
 
 fn flip(file: &File, offset: u64, bit: u8) {
@@ -123,7 +130,7 @@ fn damage_at_random(store: &Path, random: &mut StdRng) -> String {
     if len == 0 {
         return format!("nothing: {name} is empty");
     }
-    let offset = random.random_range(0..len);
+    let offset = random.random_range(0..used_bytes(&path).max(1));
     match random.random_range(0..10) {
         0..5 => {
             let bit = random.random_range(0..8);
