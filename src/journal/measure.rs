@@ -15,22 +15,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[derive(Default)]
 struct Times(Vec<Duration>);
 
 impl Times {
-    fn of(count: usize, mut call: impl FnMut(usize)) -> Self {
-        let mut times: Vec<_> = (0..count)
-            .map(|n| {
-                let begun = Instant::now();
-                call(n);
-                begun.elapsed()
-            })
-            .collect();
-        times.sort();
-        Self(times)
+    fn time(&mut self, call: impl FnOnce()) {
+        let begun = Instant::now();
+        call();
+        self.0.push(begun.elapsed());
     }
 
-    fn report(&self, what: &str, block_bytes: usize) {
+    fn report(&mut self, what: &str, block_bytes: usize) {
+        self.0.sort();
         let total: f64 = self.0.iter().map(Duration::as_secs_f64).sum();
         let mib = (block_bytes * self.0.len()) as f64 / (1024.0 * 1024.0);
         println!(
@@ -58,25 +54,29 @@ fn durable_append_beside_a_bare_write_and_sync() {
         println!("blocks of {bytes} bytes, {count} of them, one writer, each durable:");
         let dir = tempfile::tempdir().unwrap();
         let bare = File::create(dir.path().join("bare")).unwrap();
-        let mut at = 0;
-        let times = Times::of(count, |n| {
-            bare.write_all_at(&blocks[n].bytes, at).unwrap();
-            bare.sync_data().unwrap();
-            at += blocks[n].bytes.len() as u64;
-        });
-        times.report("bare pwrite + fdatasync", bytes);
         let store = Store::open(&dir.path().join("log-1"), true, Arc::new(RealDisk)).unwrap();
-        let times = Times::of(count, |n| {
-            store.insert(blocks[n].first, &blocks[n].bytes).unwrap();
-            store.sync().unwrap();
-        });
-        times.report("sled insert, flush, sync", bytes);
         let (_data_dir, data) = new_data();
         let journal = SledJournal::open(&data).unwrap();
-        let times = Times::of(count, |n| {
-            journal.append(journal.head().seq, std::slice::from_ref(&blocks[n])).unwrap();
-        });
-        times.report("journal append", bytes);
+        let [mut bare_times, mut sled_times, mut journal_times] = <[Times; 3]>::default();
+        let mut at = 0;
+        // In turn, so that whatever else the machine does meets all three.
+        for block in &blocks {
+            bare_times.time(|| {
+                bare.write_all_at(&block.bytes, at).unwrap();
+                bare.sync_data().unwrap();
+            });
+            at += block.bytes.len() as u64;
+            sled_times.time(|| {
+                store.insert(block.first, &block.bytes).unwrap();
+                store.sync().unwrap();
+            });
+            journal_times.time(|| {
+                journal.append(journal.head().seq, std::slice::from_ref(block)).unwrap();
+            });
+        }
+        bare_times.report("bare pwrite + fdatasync", bytes);
+        sled_times.report("sled insert, flush, sync", bytes);
+        journal_times.report("journal append", bytes);
         let db = data.path().join("log-1/db");
         let on_disk = db.metadata().unwrap().len() as f64;
         println!("{:>28}: {:.1}", "bytes on disk per byte", on_disk / (bytes * count) as f64);

@@ -202,7 +202,8 @@ fn damaged_reads_name_the_sequences() {
     type Damage = fn(&sled::Db, &[EncodedBlock]);
     let written = mixed_blocks();
     let range = |from: usize, to: usize| vec![(written[from].first.0, written[to].last.0)];
-    let rows: &[(&str, Damage, Vec<(u64, u64)>)] = &[
+    type Ranges = Vec<(u64, u64)>;
+    let rows: &[(&str, Damage, Ranges)] = &[
         ("nothing", |_, _| {}, vec![]),
         ("a block is gone", |db, all| remove(db, &all[30..31]), range(30, 30)),
         ("three are gone", |db, all| remove(db, &all[30..33]), range(30, 32)),
