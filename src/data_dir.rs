@@ -339,7 +339,8 @@ mod tests {
     #[test]
     fn what_is_there_decides() {
         let newer = br#"{"format":2,"name":"x"}"#.as_slice();
-        let rows: &[(&[(&str, &[u8])], Option<&str>)] = &[
+        type Files<'a> = &'a [(&'a str, &'a [u8])];
+        let rows: &[(Files<'_>, Option<&str>)] = &[
             (&[], None),
             (&[("lock", b"")], None),
             (&[("lock", b""), ("acta.json.new", b"{\"for"), ("HEAD.new", b"AC")], None),

@@ -13,6 +13,8 @@
 #[cfg(test)]
 mod conformance;
 pub(crate) mod head_file;
+#[cfg(test)]
+mod measure;
 mod memory;
 mod panics;
 mod sled;

@@ -25,7 +25,7 @@ use std::{
 
 /// How many records before HEAD are verified when the log is opened. Older ones are when they
 /// are read.
-const VERIFIED_RECORDS: u64 = 65_536;
+pub(super) const VERIFIED_RECORDS: u64 = 65_536;
 /// A copy of the log is flushed whenever it has grown by this much.
 const COPY_FLUSH_BYTES: usize = 4 * 1024 * 1024;
 /// How long recovering and closing wait for an append to return.
@@ -88,11 +88,15 @@ enum WriterState {
 impl SledJournal {
     /// Opens the log of a data directory, which the caller keeps locked meanwhile.
     pub fn open(data: &DataDir) -> Result<Self, OpenError> {
-        Self::open_on(data, Arc::new(RealDisk))
+        Self::open_on(data, Arc::new(RealDisk), VERIFIED_RECORDS)
     }
 
-    /// Only tests give another disk.
-    pub(super) fn open_on(data: &DataDir, disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
+    /// Only tests give another disk, or verify less.
+    pub(super) fn open_on(
+        data: &DataDir,
+        disk: Arc<dyn Disk>,
+        verified_records: u64,
+    ) -> Result<Self, OpenError> {
         let (dir, log) = (data.path(), data.log_id());
         let entry = head_file::read(dir)?;
         if entry.log != log {
@@ -101,7 +105,7 @@ impl SledJournal {
         let durable = entry.head;
         let mut number = entry.store;
         let mut store = open_store(dir, entry, &disk)?;
-        let end = verify(&store, log, durable).map_err(OpenError::Damaged)?;
+        let end = verify(&store, log, durable, verified_records).map_err(OpenError::Damaged)?;
         if end != durable {
             // The process ended between a sync and HEAD, or that sync failed. If it failed,
             // what is read now may be in memory only and a further sync would not write it,
@@ -292,8 +296,8 @@ fn open_store(dir: &Path, entry: Entry, disk: &Arc<dyn Disk>) -> Result<Store, O
 }
 
 /// Follows the chain from some way before HEAD to the end, and returns where that is.
-fn verify(store: &Store, log: LogId, durable: Head) -> Result<Head, ReadError> {
-    let from = Sequence(durable.seq.0.saturating_sub(VERIFIED_RECORDS)).next();
+fn verify(store: &Store, log: LogId, durable: Head, records: u64) -> Result<Head, ReadError> {
+    let from = Sequence(durable.seq.0.saturating_sub(records)).next();
     follow(store, log, from, durable, |_, _| Ok(()))
 }
 
@@ -343,7 +347,7 @@ fn copy_store(
     })?;
     store.sync().map_err(|fault| io(fault.to_string()))?;
     // What was written is what is read, or it is not taken into use.
-    if verify(&store, log, end)? != end {
+    if verify(&store, log, end, VERIFIED_RECORDS)? != end {
         return Err(io("the copy does not end where the original does".into()));
     }
     Ok((store, end))

@@ -107,7 +107,7 @@ impl Store {
             .segment_size(SEGMENT_BYTES)
             .flush_every_ms(None)
             .use_compression(false);
-        let db = contained(|| config.open()).map_err(StoreError::Engine)?;
+        let db = contained(|| config.open().map_err(explain)).map_err(StoreError::Engine)?;
         let file = OpenOptions::new().read(true).write(true).open(&db_path)?;
         file.sync_all()?;
         File::open(dir.join("conf"))?.sync_all()?;
@@ -119,7 +119,7 @@ impl Store {
         let Some(db) = &self.db else {
             return Err(Fault::Error("the store is closed".into()));
         };
-        contained(|| call(db))
+        contained(|| call(db).map_err(explain))
     }
 
     /// Gives a block to the engine. Not durable before [`Self::sync`].
@@ -153,6 +153,15 @@ impl Drop for Store {
             drop(db);
             Ok::<_, String>(())
         });
+    }
+}
+
+/// sled's own words for damage say nothing but "offset None".
+fn explain(error: sled::Error) -> String {
+    match error {
+        sled::Error::Corruption { .. } => "the storage engine found its files damaged".into(),
+        sled::Error::Io(error) => error.to_string(),
+        other => other.to_string(),
     }
 }
 
