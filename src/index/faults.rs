@@ -42,7 +42,7 @@ fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     /// With any one file damaged, opening or a look-up says so, or the answer is right.
     #[test]

@@ -70,15 +70,16 @@ fn measure() {
         let frozen = index.freeze().unwrap();
         let froze = start.elapsed();
         index.flush(frozen).unwrap();
+        let flushed = start.elapsed();
         if flush == 0 {
             let per_record = applied.as_nanos() as u64 / FLUSH;
             println!("apply, batches of 256 {per_record} ns a record; freeze {froze:?}");
             let bytes = FLUSH as usize * (18 + 24);
             let bare = bare_write(tempfile::tempdir().unwrap().path(), bytes);
-            println!("flush of 65 536 + 65 536 entries, no merge: {:?}", start.elapsed() - bare);
+            println!("flush of 65 536 + 65 536 entries, no merge: {flushed:?}");
             println!("bare write and sync of as many bytes: {bare:?}");
         } else if (flush + 1).is_power_of_two() {
-            println!("flush {} with its merge: {:?}", flush + 1, start.elapsed());
+            println!("flush {} with its merge: {flushed:?}", flush + 1);
         }
     }
     let start = Instant::now();

@@ -76,10 +76,13 @@ mod run;
 mod writer;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
 mod faults;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
 mod measure;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
 mod model;
 
 pub use entry::{KeyEntry, Posting, PostingKind};
