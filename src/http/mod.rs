@@ -18,6 +18,7 @@ mod record_json;
 mod registry;
 mod runtime;
 mod server;
+mod session;
 mod shapes;
 mod snapshot;
 mod socket;

@@ -1,0 +1,175 @@
+//! The whole log: a page of it, or a stream.
+
+use super::{
+    App,
+    access::Caller,
+    error::Reply,
+    events_stream, query, record_json,
+    worker_ws::is_set,
+};
+use crate::{
+    auth::Permission,
+    error::{Code, Rejection},
+    feed::{Filter, Follower, cursor_at, resolve},
+};
+use acta_events::{Event, RuntimeId, Sequence, WorkerId};
+use axum::{
+    extract::State,
+    http::{HeaderMap, Uri, header},
+    response::{IntoResponse as _, Response},
+};
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// A page ends after this many bytes of records, however few they are.
+const PAGE_BYTES: usize = 4 << 20;
+
+/// How many records are looked at for one page of a filtered list, at most.
+const LOOKED_AT_MAX: u64 = 100_000;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct EventsQuery {
+    pub(super) after: Option<Sequence>,
+    pub(super) cursor: Option<String>,
+    pub(super) limit: Option<usize>,
+    #[serde(rename = "type", default)]
+    pub(super) types: String,
+    pub(super) runtime: Option<String>,
+    pub(super) worker: Option<String>,
+    /// With the records about watching itself.
+    #[serde(default)]
+    pub(super) watching: String,
+    #[serde(default)]
+    pub(super) progress: String,
+    #[serde(default)]
+    pub(super) follow: String,
+}
+
+impl EventsQuery {
+    pub(super) fn filter(&self) -> Reply<Filter> {
+        let id = |text: &str| Rejection::new(Code::InvalidIdentifier, text.to_owned());
+        let types: Vec<String> = self
+            .types
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect();
+        for name in &types {
+            if !Event::KINDS.iter().any(|(known, _)| known == name) {
+                let known: Vec<_> = Event::KINDS.iter().map(|(name, _)| *name).collect();
+                let message = format!(
+                    "there are no events of type `{}`; there are: {}",
+                    crate::error::shown(name),
+                    known.join(", ")
+                );
+                return Err(Rejection::new(Code::InvalidQuery, message));
+            }
+        }
+        Ok(Filter {
+            types,
+            runtime: self
+                .runtime
+                .as_deref()
+                .map(RuntimeId::parse)
+                .transpose()
+                .map_err(|error| id(&error.to_string()))?,
+            worker: self
+                .worker
+                .as_deref()
+                .map(WorkerId::parse)
+                .transpose()
+                .map_err(|error| id(&error.to_string()))?,
+            watching: is_set(&self.watching),
+        })
+    }
+
+    /// A follower of what is asked for. A filter by one known worker reads only its records.
+    pub(super) fn follower(&self, app: &App, after: Sequence) -> Reply<Follower> {
+        let filter = self.filter()?;
+        let runtime = filter.runtime.clone().unwrap_or_else(|| app.runtime.clone());
+        let known = filter.worker.as_ref().and_then(|id| app.log.views().worker(&runtime, id));
+        let ordinal = known.map(|state| state.ordinal);
+        if filter.worker.is_some() && ordinal.is_none() {
+            let message = "there is no such worker; `acta ls workers` lists them";
+            return Err(Rejection::new(Code::WorkerNotFound, message));
+        }
+        Ok(Follower::new(Arc::clone(&app.log), filter, ordinal, after))
+    }
+
+    /// The position that is asked for; none if none is.
+    pub(super) async fn position(&self, app: &App) -> Reply<Option<Sequence>> {
+        if let Some(cursor) = &self.cursor {
+            return Ok(Some(resolve(&app.log, cursor).await?.after));
+        }
+        let head = app.log.head();
+        match self.after {
+            Some(seq) if seq > head => {
+                let message = format!("`after` is {seq}, but the log ends at {head}");
+                Err(Rejection::new(Code::CursorAhead, message))
+            }
+            after => Ok(after),
+        }
+    }
+}
+
+/// A page, or a stream if one is asked for.
+pub(super) async fn list(
+    caller: Caller,
+    State(app): State<App>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Reply<Response> {
+    caller.may(Permission::ReadAll)?;
+    let mut query: EventsQuery = query::query(&uri)?;
+    let accepts = |media: &str| {
+        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+        accept.unwrap_or_default().contains(media)
+    };
+    if accepts("text/event-stream") {
+        if let Some(id) = headers.get("last-event-id").and_then(|value| value.to_str().ok()) {
+            query.cursor = Some(id.to_owned());
+        }
+        return events_stream::server_sent(app, caller, query).await;
+    }
+    if accepts("application/x-ndjson") {
+        return events_stream::lines(app, caller, query).await;
+    }
+    page(&app, &query).await
+}
+
+async fn page(app: &App, query: &EventsQuery) -> Reply<Response> {
+    let limit = query.limit.unwrap_or(app.limits.event_records);
+    if limit > app.limits.event_records {
+        let message = format!(
+            "limit {limit} is larger than a page, which has at most {} records",
+            app.limits.event_records
+        );
+        return Err(Rejection::new(Code::LimitTooLarge, message));
+    }
+    let after = query.position(app).await?.unwrap_or_default();
+    let mut follower = query.follower(app, after)?;
+    let head = follower.head();
+    let looked_at_max = Sequence(after.0.saturating_add(LOOKED_AT_MAX));
+    let mut out = b"{\"events\":[".to_vec();
+    let (mut count, mut position) = (0, after);
+    'page: while count < limit && position < head.min(looked_at_max) {
+        let records = follower.read_through(head, (limit - count).clamp(64, 256)).await?;
+        for logged in records {
+            if count > 0 {
+                out.push(b',');
+            }
+            record_json::write(app, &logged.record, &mut out).await?;
+            count += 1;
+            position = logged.record.seq();
+            if count >= limit || out.len() >= PAGE_BYTES {
+                break 'page;
+            }
+        }
+        position = follower.position();
+    }
+    let cursor = cursor_at(&app.log, position).await?.map(|cursor| cursor.to_string());
+    let cursor = cursor.unwrap_or_default();
+    out.extend_from_slice(format!("],\"head\":{head},\"cursor\":\"{cursor}\"}}").as_bytes());
+    Ok(([(header::CONTENT_TYPE, "application/json")], out).into_response())
+}

@@ -1,0 +1,120 @@
+//! Runtimes and hosts, as lists.
+
+use super::{App, access::Caller, error::Reply, query};
+use crate::{
+    auth::Permission,
+    error::{Code, Rejection},
+};
+use acta_events::{HostId, RuntimeId};
+use acta_projections::{HostState, Projections, RuntimeState, RuntimeStatus};
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::Uri,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+#[derive(Deserialize)]
+struct PageQuery {
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+impl PageQuery {
+    fn limit(&self, app: &App) -> Reply<usize> {
+        let limit = self.limit.unwrap_or(app.limits.list_items);
+        if limit <= app.limits.list_items {
+            return Ok(limit);
+        }
+        let message = format!(
+            "limit {limit} is larger than a page, which has at most {} items",
+            app.limits.list_items
+        );
+        Err(Rejection::new(Code::LimitTooLarge, message))
+    }
+
+    fn is_after(&self, id: &str) -> bool {
+        self.after.as_deref().is_none_or(|after| id > after)
+    }
+}
+
+fn host_shape(id: &HostId, host: &HostState) -> Value {
+    json!({
+        "runtime_id": host.runtime,
+        "host_id": id,
+        "label": host.label,
+        "kind": host.kind,
+        "status": "online",
+        "observed_at": host.registered_at,
+        "capabilities": {"os": host.os, "arch": host.arch},
+        "diagnostics": [],
+    })
+}
+
+fn runtime_shape(projections: &Projections, id: &RuntimeId, runtime: &RuntimeState) -> Value {
+    let hosts = projections.hosts.iter().filter(|(_, host)| host.runtime == *id);
+    let host_ids: Vec<_> = hosts.map(|(id, _)| id).collect();
+    let running = runtime.status == RuntimeStatus::Running;
+    json!({
+        "runtime_id": id,
+        "label": runtime.label,
+        "kind": runtime.kind,
+        "status": runtime.status,
+        "host_ids": host_ids,
+        "templates": runtime.templates,
+        "capabilities": {
+            "can_list_hosts": true,
+            "can_list_workers": true,
+            "can_get_worker": true,
+            "can_spawn_worker": running,
+            "can_stop_worker": running,
+            "can_accept_input": running,
+            "can_stream_events": true,
+            "can_read_bounded_transcript": true,
+            "workspace_scope": "backend_internal",
+            "local_pod_inspection": "not_applicable",
+        },
+        "diagnostics": [],
+    })
+}
+
+pub(super) async fn runtimes(
+    caller: Caller,
+    State(app): State<App>,
+    uri: Uri,
+) -> Reply<Json<Value>> {
+    caller.may(Permission::ReadWorkers)?;
+    let query: PageQuery = query::query(&uri)?;
+    let limit = query.limit(&app)?;
+    let views = app.log.views().read();
+    let all = views.runtimes.iter().filter(|(id, _)| query.is_after(id.as_str()));
+    let items: Vec<_> =
+        all.take(limit).map(|(id, runtime)| runtime_shape(&views, id, runtime)).collect();
+    Ok(Json(json!({"items": items, "diagnostics": []})))
+}
+
+pub(super) async fn runtime(
+    caller: Caller,
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Reply<Json<Value>> {
+    caller.may(Permission::ReadWorkers)?;
+    let id = query::runtime_id(&id)?;
+    let views = app.log.views().read();
+    let runtime = views.runtimes.get(&id).ok_or_else(|| {
+        let message = format!("there is no runtime `{id}`; `acta ls runtimes` lists them");
+        Rejection::new(Code::UnknownRuntime, message)
+    })?;
+    Ok(Json(json!({ "runtime": runtime_shape(&views, &id, runtime) })))
+}
+
+pub(super) async fn hosts(caller: Caller, State(app): State<App>, uri: Uri) -> Reply<Json<Value>> {
+    caller.may(Permission::ReadWorkers)?;
+    let query: PageQuery = query::query(&uri)?;
+    let limit = query.limit(&app)?;
+    let views = app.log.views().read();
+    let all = views.hosts.iter().filter(|(id, _)| query.is_after(id.as_str()));
+    let items: Vec<_> = all.take(limit).map(|(id, host)| host_shape(id, host)).collect();
+    Ok(Json(json!({"items": items, "diagnostics": []})))
+}
