@@ -3,8 +3,11 @@
 //! See ARCHITECTURE.md for the path of a command and for who may import whom.
 
 pub mod backend;
+pub mod bundle;
 pub mod cli;
 pub mod content;
+pub mod create_request;
 pub mod data_dir;
+pub mod error;
 pub mod index;
 pub mod journal;
