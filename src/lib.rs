@@ -2,18 +2,23 @@
 //!
 //! See ARCHITECTURE.md for the path of a command and for who may import whom.
 
+pub mod auth;
 pub mod backend;
+pub mod bundle;
 pub mod checkpoint;
 pub mod cli;
 pub mod command;
 pub mod content;
+pub mod create_request;
 pub mod data_dir;
 pub mod decide;
-// pub mod dispatch;
+pub mod dispatch;
 pub mod engine;
 pub mod error;
 pub mod feed;
+pub mod http;
 pub mod index;
 pub mod journal;
 pub mod log;
+pub mod manifest;
 pub mod views;

@@ -1,10 +1,328 @@
-//! `acta serve`: the service itself.
+//! `acta serve`: the service itself. The only place that names concrete journals.
 
-use super::serve_args::ServeArgs;
-use anyhow::{Result, bail};
+use super::{
+    credentials::{OPERATOR_TOKEN_FILE, Secret, ServiceNote},
+    serve_args::{LogFormat, ServeArgs, Store},
+};
+use crate::{
+    auth::{Authenticator, HostPolicy, operator_token},
+    checkpoint::Checkpoints,
+    command::{Command, Request},
+    content::ContentStore,
+    data_dir::DataDir,
+    dispatch::{DispatchOwner, Surroundings},
+    engine::{Engine, QueueLimits, SystemClock},
+    http::{self, Limits, Surface},
+    index::Index,
+    journal::{Journal, MemoryJournal, SledJournal},
+    log::{Contents, Log},
+    manifest::Manifest,
+};
+use acta_events::{HostId, HostRegistered, LogId, RuntimeRegistered, sha256};
+use anyhow::{Context as _, Result, anyhow};
+use parking_lot::RwLock;
+use std::{
+    io::{IsTerminal as _, Write as _},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What the service has open.
+struct Opened {
+    /// Keeps other processes out of the data directory.
+    data: Option<DataDir>,
+    journal: Arc<dyn Journal>,
+    log: Arc<Log>,
+}
 
 /// Runs the service until it is told to stop.
-#[expect(clippy::unused_async, reason = "the service that will run here is asynchronous")]
-pub(crate) async fn run(_args: ServeArgs) -> Result<()> {
-    bail!("this build has no service yet")
+pub(crate) async fn run(args: ServeArgs) -> Result<()> {
+    begin_logging(args.log)?;
+    allow_many_files();
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
+    let address = listener.local_addr().context("the listener has no address")?;
+    let opening = args.clone();
+    let opened = tokio::task::spawn_blocking(move || open(&opening)).await??;
+    let tokens = operator_tokens(&args, &opened)?;
+    let engine = Engine::start(Arc::clone(&opened.log), queue_limits(&args), SystemClock)
+        .context("the engine's threads could not be started")?;
+    let manifest = manifest(&args);
+    let (host, registered) = this_host();
+    announce(&args, &engine, &manifest, registered).await?;
+    let manifest = Arc::new(RwLock::new(Arc::new(manifest)));
+    let dispatch = DispatchOwner::start(Surroundings {
+        log: Arc::clone(&opened.log),
+        engine: engine.handle(),
+        manifest: Arc::clone(&manifest),
+        runtime: args.runtime_id.clone(),
+        work_dir: work_dir(&opened),
+        stop_grace: Duration::from_millis(args.limits.stop_grace_ms),
+    });
+    let authenticator =
+        if args.no_auth { Authenticator::open() } else { Authenticator::new(&tokens) };
+    let surface = Arc::new(Surface::new(
+        Arc::clone(&opened.log),
+        engine.handle(),
+        manifest,
+        args.runtime_id.clone(),
+        host,
+        authenticator,
+        HostPolicy::new(address, &args.allowed_host),
+        limits(&args),
+    ));
+    let shutdown = surface.shutdown.clone();
+    let server = tokio::spawn(http::serve(listener, surface));
+    let note = leave_note(&args, address);
+    say_listening(address, &opened.log)?;
+    let reason = stop_signal().await?;
+    tracing::info!(reason, "stopping");
+    shutdown.begin();
+    server.await.context("the server ended in a panic")?;
+    dispatch.close().await;
+    if let Some(note) = note {
+        drop(std::fs::remove_file(note));
+    }
+    close(engine, opened, reason).await
+}
+
+/// Opens the log and takes it into use. Blocking.
+fn open(args: &ServeArgs) -> Result<Opened> {
+    let (data, id, journal, index, contents, checkpoints) = match args.store {
+        Store::Memory => {
+            let id = LogId(uuid::Builder::from_random_bytes(rand::random()).into_uuid());
+            let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new(id));
+            (None, id, journal, Index::in_memory(), Contents::in_memory(), None)
+        }
+        Store::Sled => {
+            let data = DataDir::open(&args.data)?;
+            let journal = Arc::new(SledJournal::open(&data)?);
+            let index = open_index(&data.subpath("index"), &*journal)?;
+            let files = Arc::new(ContentStore::new(data.content_path()));
+            let checkpoints = Checkpoints::new(data.subpath("checkpoints"));
+            let id = data.log_id();
+            (Some(data), id, journal as _, index, Contents::Files(files), Some(checkpoints))
+        }
+    };
+    let (log, replayed) = Log::open(id, Arc::clone(&journal), index, contents, checkpoints)?;
+    tracing::info!(log = %id, head = %replayed.head, replayed_from = %replayed.from, "the log is open");
+    Ok(Opened { data, journal, log: Arc::new(log) })
+}
+
+/// An index that has read further than the log goes is of another history: it is made anew.
+fn open_index(dir: &Path, journal: &dyn Journal) -> Result<Index> {
+    let index = Index::open(dir)?;
+    if index.flushed_through() <= journal.head().seq {
+        return Ok(index);
+    }
+    drop(index);
+    tracing::warn!("the index is ahead of the log; it is made anew");
+    std::fs::remove_dir_all(dir).context("the index cannot be removed")?;
+    Ok(Index::open(dir)?)
+}
+
+fn operator_tokens(args: &ServeArgs, opened: &Opened) -> Result<Vec<String>> {
+    let configured = args.operator_tokens().map_err(|error| anyhow!(error))?;
+    let mut tokens: Vec<String> =
+        configured.iter().map(|token: &Secret| token.expose().to_owned()).collect();
+    let file = match &opened.data {
+        Some(data) => data.subpath(OPERATOR_TOKEN_FILE),
+        // A log in memory still has an operator, who looks in the same place.
+        None if tokens.is_empty() && !args.no_auth => {
+            std::fs::create_dir_all(&args.data)?;
+            args.data.join(OPERATOR_TOKEN_FILE)
+        }
+        None => return Ok(tokens),
+    };
+    tokens.push(operator_token(&file)?);
+    Ok(tokens)
+}
+
+fn work_dir(opened: &Opened) -> PathBuf {
+    match &opened.data {
+        Some(data) => data.subpath("work"),
+        None => std::env::temp_dir().join(format!("acta-work-{}", std::process::id())),
+    }
+}
+
+fn manifest(args: &ServeArgs) -> Manifest {
+    let loaded = Manifest::load(args.manifest.as_deref());
+    if let Some(warning) = &loaded.warning {
+        tracing::warn!("{warning}");
+    }
+    loaded.manifest
+}
+
+/// Records that the service is there, and what it runs, where that is news.
+async fn announce(
+    args: &ServeArgs,
+    engine: &Engine,
+    manifest: &Manifest,
+    host: HostRegistered,
+) -> Result<()> {
+    let runtime = args.runtime_id.clone();
+    let label = args.display_name.clone().unwrap_or_else(|| "Embedded worker runtime".into());
+    let registered = RuntimeRegistered {
+        kind: "embedded_worker_runtime".into(),
+        label,
+        templates: manifest.templates(),
+    };
+    let commands = [
+        Command::StartService { acta: env!("CARGO_PKG_VERSION").into() },
+        Command::RegisterRuntime { runtime: runtime.clone(), registered },
+        Command::RegisterHost { runtime, registered: host },
+    ];
+    for command in commands {
+        engine.handle().submit(Request::service(command)).await?;
+    }
+    Ok(())
+}
+
+/// This machine, as a host. Its name is part of its identity.
+fn this_host() -> (HostId, HostRegistered) {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    let digest = sha256(&[name.as_bytes()]).to_string();
+    let body: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .take(80)
+        .collect();
+    let body = match body.trim_matches('-') {
+        "" => "id",
+        body => body,
+    };
+    let host = HostId::parse(&format!("embedded-{body}-{}", &digest[..16]))
+        .expect("letters, digits and dashes, at most 106 of them, make an identifier");
+    let registered = HostRegistered {
+        host: host.clone(),
+        kind: "embedded-worker-runtime-host".into(),
+        label: if name.is_empty() { "this machine".into() } else { name.into() },
+        os: std::env::consts::OS.into(),
+        arch: std::env::consts::ARCH.into(),
+    };
+    (host, registered)
+}
+
+fn queue_limits(args: &ServeArgs) -> QueueLimits {
+    QueueLimits {
+        commands: to_usize(args.limits.queued_commands_max),
+        bytes: to_usize(args.limits.queued_bytes_max),
+    }
+}
+
+fn limits(args: &ServeArgs) -> Limits {
+    Limits {
+        body_bytes: to_usize(args.limits.body_bytes_max),
+        content_bytes: to_usize(args.limits.content_bytes_max),
+        transcript_items: to_usize(args.limits.transcript_page_max),
+        event_records: to_usize(args.limits.event_page_max),
+        observer_idle: Duration::from_millis(args.limits.observer_idle_ms),
+        ..Limits::default()
+    }
+}
+
+fn to_usize(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+/// Leaves a note about where the token is, for the command line of the same user.
+fn leave_note(args: &ServeArgs, address: SocketAddr) -> Option<PathBuf> {
+    if args.no_auth {
+        return None;
+    }
+    let data = std::path::absolute(&args.data).ok()?;
+    let path = ServiceNote::path(
+        &ServiceNote::state_directory()?,
+        &address.ip().to_string(),
+        address.port(),
+    );
+    let note = ServiceNote { url: format!("http://{address}"), data };
+    match note.write(&path) {
+        Ok(()) => Some(path),
+        Err(error) => {
+            tracing::warn!(%error, "the command line will need --data to find its token");
+            None
+        }
+    }
+}
+
+fn say_listening(address: SocketAddr, log: &Log) -> Result<()> {
+    let line = serde_json::json!({
+        "listening": format!("http://{address}"),
+        "log_id": log.id(),
+        "epoch": log.end().epoch,
+        "head": log.head(),
+    });
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}").context("standard output is closed")?;
+    stdout.flush().context("standard output is closed")
+}
+
+async fn stop_signal() -> Result<&'static str> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let reason = tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+    };
+    // Whoever asks twice does not want to wait.
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::warn!("stopping at once; the next start settles what was under way");
+        std::process::exit(1);
+    });
+    Ok(reason)
+}
+
+async fn close(engine: Engine, opened: Opened, reason: &str) -> Result<()> {
+    let stop = Request::service(Command::StopService { reason: reason.into() });
+    if let Err(error) = engine.handle().submit(stop).await {
+        tracing::warn!(%error, "the end of the service could not be recorded");
+    }
+    tokio::task::spawn_blocking(move || {
+        engine.close();
+        if let Some(job) = opened.log.checkpoint_now() {
+            job.run();
+        }
+        let closed = opened.journal.close();
+        drop(opened.data);
+        closed
+    })
+    .await?
+    .context("the log could not be closed in good order")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn begin_logging(format: LogFormat) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let begun = match format {
+        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Text => builder.try_init(),
+    };
+    begun.map_err(|error| anyhow!("logging could not be set up: {error}"))
+}
+
+/// Connections and children need more files than a shell usually allows.
+fn allow_many_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
 }

@@ -1,0 +1,94 @@
+//! Config bundles.
+
+use super::{
+    App,
+    access::Caller,
+    body,
+    error::Reply,
+    query::{self, Around},
+    workers::{answer, check_content},
+};
+use crate::{
+    auth::Permission,
+    bundle::{self, Availability, ConfigBundle, Summary},
+    command::Command,
+    error::{Code, Rejection, shown},
+};
+use acta_events::{BundleRef, MediaType};
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, Request, State},
+    http::Uri,
+    response::Response,
+};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+pub(super) async fn list(caller: Caller, State(app): State<App>) -> Reply<Json<Value>> {
+    caller.may(Permission::ReadWorkers)?;
+    let views = app.log.views().read();
+    let bundles: Vec<_> =
+        views.bundles.iter().map(|state| json!(Summary::of(&state.stored))).collect();
+    Ok(Json(json!({ "bundles": bundles })))
+}
+
+#[derive(Deserialize)]
+struct StoreRequest {
+    bundle: ConfigBundle,
+}
+
+pub(super) async fn store(
+    caller: Caller,
+    State(app): State<App>,
+    request: Request<Body>,
+) -> Reply<Response> {
+    caller.may(Permission::Command)?;
+    let around = Around::of(&request)?;
+    let asked: StoreRequest = body::json(&app, request).await?;
+    let checked = bundle::check(asked.bundle)?;
+    let bytes = Bytes::from(checked.document);
+    check_content(&app, &bytes)?;
+    let document = app.log.keep(MediaType::Json, bytes.clone()).await?;
+    // The bundle's own digest stands for all of it.
+    let key = around.key(&checked.stored.bundle, Some((&bytes, document.digest)))?;
+    let reference = checked.stored.bundle.clone();
+    let command = Command::StoreBundle { stored: Box::new(checked.stored), document };
+    let command = query::command(caller.0.actor.clone(), around, key, command);
+    let ack = app.engine.submit(command).await?;
+    let body = available(&app, &reference)?;
+    Ok(answer(ack.is_replayed(), body))
+}
+
+fn available(app: &App, reference: &BundleRef) -> Reply<Value> {
+    let views = app.log.views().read();
+    if let Some(state) = views.bundles.get(reference) {
+        return Ok(json!({ "availability": Availability::of(&state.stored) }));
+    }
+    let id = shown(&reference.id);
+    if views.bundles.knows_id(&reference.id) {
+        let message = format!("config bundle `{id}` is stored under another digest");
+        return Err(Rejection::new(Code::ConfigBundleDigestMismatch, message));
+    }
+    let message = format!("there is no config bundle `{id}`; store it first");
+    Err(Rejection::new(Code::ConfigBundleMissing, message))
+}
+
+#[derive(Deserialize)]
+struct AvailabilityQuery {
+    digest: String,
+}
+
+pub(super) async fn availability(
+    caller: Caller,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Reply<Json<Value>> {
+    caller.may(Permission::ReadWorkers)?;
+    let query: AvailabilityQuery = query::query(&uri)?;
+    let reference = BundleRef { id, digest: query.digest };
+    bundle::check_ref(&reference)?;
+    Ok(Json(available(&app, &reference)?))
+}
