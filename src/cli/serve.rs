@@ -65,7 +65,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
         stop_grace: Duration::from_millis(args.limits.stop_grace_ms),
     });
     let authenticator =
-        if args.no_auth { Authenticator::open() } else { Authenticator::new(&tokens) };
+        Authenticator::new(&tokens).map(|known| if args.no_auth { known.open() } else { known })?;
     let surface = Arc::new(Surface::new(
         Arc::clone(&opened.log),
         engine.handle(),
@@ -73,7 +73,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
         args.runtime_id.clone(),
         host,
         authenticator,
-        HostPolicy::new(address, &args.allowed_host),
+        HostPolicy::new(&args.allowed_host, address.ip())?,
         limits(&args),
     ));
     let shutdown = surface.shutdown.clone();
@@ -139,7 +139,11 @@ fn operator_tokens(args: &ServeArgs, opened: &Opened) -> Result<Vec<String>> {
         }
         None => return Ok(tokens),
     };
-    tokens.push(operator_token(&file)?);
+    let operator = operator_token(&file)?;
+    if let Some(warning) = &operator.warning {
+        tracing::warn!("{warning}");
+    }
+    tokens.push(operator.token);
     Ok(tokens)
 }
 

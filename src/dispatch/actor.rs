@@ -7,12 +7,16 @@ use crate::{
     engine::Health,
     error::Code,
     log::Log,
+    manifest,
 };
 use acta_events::{Actor, Event, MediaType, OutputKind, Sequence, WorkerRef};
 use acta_projections::WorkerStatus;
 use bytes::Bytes;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::watch;
+
+/// Silence after which the turn of a text session is over, where the template does not say.
+const TURN_IDLE: Duration = Duration::from_millis(250);
 
 /// How many marks of a worker are looked at between two inputs.
 const MARKS_PER_READ: usize = 256;
@@ -27,7 +31,7 @@ pub(super) async fn run(
     let Some(state) = around.log.views().worker(&worker.runtime_id, &worker.worker_id) else {
         return;
     };
-    let mut outlet = LogOutlet { around: around.clone(), worker: worker.clone() };
+    let outlet = LogOutlet { around: around.clone(), worker: worker.clone() };
     let spec = match spec_of(around, worker, state.spec.template.as_deref()).await {
         Ok(spec) => spec,
         Err(message) => {
@@ -35,7 +39,7 @@ pub(super) async fn run(
                 Outcome::SpawnFailed { message: message.clone() },
                 Outcome::AllInputsFailed { message },
             ];
-            drop(outlet.submit(failed).await);
+            let _ = outlet.submit(failed).await;
             return;
         }
     };
@@ -58,7 +62,7 @@ pub(super) async fn run(
     };
     let state = around.log.views().worker(&worker.runtime_id, &worker.worker_id);
     if state.is_some_and(|state| state.status == WorkerStatus::Running) {
-        drop(outlet.submit(vec![last]).await);
+        let _ = outlet.submit(vec![last]).await;
     }
     remove_work_dir(around, worker).await;
 }
@@ -78,11 +82,11 @@ async fn spec_of(
         .map_err(|error| format!("its working directory could not be made: {}", error.kind()))?;
     Ok(ExecSpec {
         argv: exec.argv.clone(),
-        mode: exec.mode,
-        framing: exec.framing,
+        mode: exec.mode.into(),
+        framing: exec.framing.into(),
         env: exec.env.clone(),
         work_dir,
-        turn_idle: Duration::from_millis(exec.turn_idle_ms),
+        turn_idle: exec.turn_idle_ms.map_or(TURN_IDLE, Duration::from_millis),
         stop_grace: exec.stop_grace_ms.map_or(around.stop_grace, Duration::from_millis),
     })
 }
@@ -265,3 +269,21 @@ impl Outlet for LogOutlet {
     }
 }
 
+
+impl From<manifest::Mode> for backend::Mode {
+    fn from(mode: manifest::Mode) -> Self {
+        match mode {
+            manifest::Mode::Session => Self::Session,
+            manifest::Mode::PerInput => Self::PerInput,
+        }
+    }
+}
+
+impl From<manifest::Framing> for backend::Framing {
+    fn from(framing: manifest::Framing) -> Self {
+        match framing {
+            manifest::Framing::Text => Self::Text,
+            manifest::Framing::Jsonl => Self::Jsonl,
+        }
+    }
+}

@@ -123,11 +123,6 @@ pub async fn cursor_at(log: &Arc<Log>, seq: Sequence) -> Result<Option<Cursor>, 
     Ok(logged.map(|logged| Cursor::new(log.id(), epoch, seq, logged.record.digest)))
 }
 
-/// The cursor after a record that is at hand.
-pub(crate) fn cursor_of(log: &Log, epoch: Epoch, seq: Sequence, digest: Digest) -> Cursor {
-    Cursor::new(log.id(), epoch, seq, digest)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

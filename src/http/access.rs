@@ -2,12 +2,12 @@
 
 use super::{App, error::Reply};
 use crate::{
-    auth::{Access, Permission},
+    auth::{Access, Issued, Permission},
     error::{Code, Rejection},
 };
 use axum::{
     extract::{FromRequestParts, Request, State},
-    http::{header, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request::Parts},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -20,7 +20,12 @@ pub(super) async fn authenticate(State(app): State<App>, mut request: Request, n
         let views = app.log.views().read();
         app.authenticator.authenticate(supplied, |digest| {
             let (id, token) = views.tokens.valid(digest)?;
-            Some((id.clone(), token.role, token.worker.clone(), token.host.clone()))
+            Some(Issued {
+                token: id.clone(),
+                role: token.role,
+                worker: token.worker.clone(),
+                host: token.host.clone(),
+            })
         })
     };
     match access {
@@ -34,17 +39,17 @@ pub(super) async fn authenticate(State(app): State<App>, mut request: Request, n
 
 /// Keeps pages of other origins, and names that resolve here by somebody else's doing, out.
 pub(super) async fn check_host(State(app): State<App>, request: Request, next: Next) -> Response {
-    let header = |name| {
-        request
-            .headers()
-            .get(name)
-            .map(|value: &axum::http::HeaderValue| value.to_str().unwrap_or("\u{fffd}"))
-    };
-    let host = header(header::HOST).or_else(|| request.uri().authority().map(|host| host.as_str()));
-    match app.hosts.check(host, header(header::ORIGIN)) {
+    match host_verdict(&app, request.headers(), request.uri()) {
         Ok(()) => next.run(request).await,
         Err(rejection) => rejection.into_response(),
     }
+}
+
+fn host_verdict(app: &App, headers: &HeaderMap, uri: &Uri) -> Reply<()> {
+    // What is not text is no host that we know.
+    let header = |name: HeaderName| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("\u{fffd}"));
+    let host = header(header::HOST).or_else(|| uri.authority().map(|host| host.as_str()));
+    app.hosts.check(host, header(header::ORIGIN))
 }
 
 /// Whoever gave a request.
@@ -54,14 +59,7 @@ pub(super) struct Caller(pub(super) Arc<Access>);
 impl Caller {
     /// Refuses unless the caller's role allows it.
     pub(super) fn may(&self, permission: Permission) -> Reply<()> {
-        if self.0.role.may(permission) {
-            return Ok(());
-        }
-        let message = format!(
-            "a token of role {} may not do this; use one of role operator",
-            serde_json::to_value(self.0.role).ok().and_then(|role| role.as_str().map(str::to_owned)).unwrap_or_default()
-        );
-        Err(Rejection::new(Code::Forbidden, message))
+        self.0.require(permission)
     }
 
     /// Whether the token is still good: an open stream of a revoked one is closed.

@@ -30,7 +30,7 @@ pub(super) async fn list(caller: Caller, State(app): State<App>) -> Reply<Json<V
     caller.may(Permission::ReadWorkers)?;
     let views = app.log.views().read();
     let bundles: Vec<_> =
-        views.bundles.iter().map(|state| json!(Summary::of(&state.stored))).collect();
+        views.bundles.iter().map(|state| json!(Summary::from(&state.stored))).collect();
     Ok(Json(json!({ "bundles": bundles })))
 }
 
@@ -64,7 +64,7 @@ pub(super) async fn store(
 fn available(app: &App, reference: &BundleRef) -> Reply<Value> {
     let views = app.log.views().read();
     if let Some(state) = views.bundles.get(reference) {
-        return Ok(json!({ "availability": Availability::of(&state.stored) }));
+        return Ok(json!({ "availability": Availability::from(&state.stored) }));
     }
     let id = shown(&reference.id);
     if views.bundles.knows_id(&reference.id) {

@@ -69,9 +69,10 @@ async fn open(
     };
     let after = query.position(&app).await?.unwrap_or(begin);
     let follower = query.follower(&app, after)?;
+    let epoch = app.log.views().read().lineage.current();
     let stream = Stream {
         revocations: app.log.watch_revocations(),
-        epoch: app.log.views().read().lineage.current(),
+        epoch,
         left: query.limit.unwrap_or(usize::MAX),
         follow: query.follow.is_empty() || is_set(&query.follow),
         progress: is_set(&query.progress),

@@ -2,16 +2,13 @@
 
 use super::{Surface, router};
 use axum::{Router, body::Body, extract::Request};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 /// How long a connection may take to send the head of a request; idle ones between two
@@ -47,7 +44,7 @@ pub async fn serve(listener: TcpListener, surface: Arc<Surface>) {
     let shutdown = surface.shutdown.clone();
     let places = Arc::new(Semaphore::new(surface.limits.connections));
     let app = router(surface);
-    let graceful = GracefulShutdown::new();
+    let connections = TaskTracker::new();
     loop {
         // Beyond the limit new connections wait in the kernel's queue.
         let place = tokio::select! {
@@ -66,20 +63,20 @@ pub async fn serve(listener: TcpListener, surface: Arc<Surface>) {
             },
             () = shutdown.begun() => break,
         };
-        serve_one(stream, app.clone(), &graceful, place);
+        let (app, shutdown) = (app.clone(), shutdown.clone());
+        connections.spawn(async move {
+            serve_one(stream, app, shutdown).await;
+            drop(place);
+        });
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    connections.close();
+    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
         tracing::warn!("some requests did not finish before the service ended");
     }
 }
 
-fn serve_one(
-    stream: TcpStream,
-    app: Router,
-    graceful: &GracefulShutdown,
-    place: Result<tokio::sync::OwnedSemaphorePermit, tokio::sync::AcquireError>,
-) {
+async fn serve_one(stream: TcpStream, app: Router, shutdown: Shutdown) {
     // Small answers are not worth waiting for more of them.
     drop(stream.set_nodelay(true));
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
@@ -90,11 +87,16 @@ fn serve_one(
         .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let connection = graceful.watch(connection);
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection ended");
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.begun() => {
+            // The request in hand is answered; no further one is read.
+            connection.as_mut().graceful_shutdown();
+            connection.await
         }
-        drop(place);
-    });
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
 }

@@ -79,18 +79,18 @@ impl Session {
             End::Spoke => {
                 let message = "this is for watching only; nothing can be sent here";
                 let frame = frames::diagnostic("runtime.observation_only", message);
-                drop(self.sender.send(frame).await);
+                let _ = self.sender.send(frame).await;
                 (CloseCode::Policy, message.to_owned())
             }
             End::Revoked => {
                 let message = "the token was revoked";
-                drop(self.sender.send(frames::diagnostic("runtime.unavailable", message)).await);
+                let _ = self.sender.send(frames::diagnostic("runtime.unavailable", message)).await;
                 (CloseCode::Unauthorized, message.to_owned())
             }
             End::Unreadable(fault) => {
                 tracing::error!(error = %fault, "an observer's records cannot be read");
                 let frame = frames::diagnostic("runtime.unavailable", &fault.to_string());
-                drop(self.sender.send(frame).await);
+                let _ = self.sender.send(frame).await;
                 (CloseCode::Failed, cursor().await)
             }
         };

@@ -95,7 +95,7 @@ async fn watch(
         Err(fault) => {
             tracing::error!(error = %fault, "a snapshot cannot be read");
             let frame = frames::diagnostic("runtime.unavailable", &fault.to_string());
-            drop(sender.send(frame).await);
+            let _ = sender.send(frame).await;
             return sender.close(CloseCode::Failed, "the snapshot cannot be read").await;
         }
     };
@@ -151,7 +151,7 @@ pub(super) async fn refuse(mut sender: Sender, problem: &CursorProblem) {
         CursorProblem::Unreadable(_) => "runtime.unavailable",
     };
     let message = problem.to_string();
-    drop(sender.send(frames::diagnostic(code, &message)).await);
+    let _ = sender.send(frames::diagnostic(code, &message)).await;
     let close = match problem {
         CursorProblem::Malformed | CursorProblem::Foreign => CloseCode::BadRequest,
         CursorProblem::Ahead { .. } | CursorProblem::Diverged { .. } => CloseCode::Conflict,

@@ -88,8 +88,8 @@ pub(super) async fn create(
 ) -> Reply<Response> {
     caller.may(Permission::Command)?;
     let around = Around::of(&request)?;
-    let asked: Value = body::json(&app, request).await?;
-    let parsed = CreateRequest::parse(asked)?;
+    let asked: CreateRequest = body::json(&app, request).await?;
+    let parsed = asked.check()?;
     let mut created = parsed.created;
     let template = app.manifest.read().choose(parsed.template.as_deref(), &created.profile)?;
     let fields = (&created, &parsed.template);

@@ -11,7 +11,7 @@ mod ring;
 
 pub use contents::Contents;
 pub use read::{ReadFault, Slice};
-pub(crate) use read::{blocking, inline_content, text_span};
+pub(crate) use read::{blocking, text_span};
 pub use ring::Logged;
 
 use crate::{
