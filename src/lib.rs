@@ -2,6 +2,7 @@
 //!
 //! See ARCHITECTURE.md for the path of a command and for who may import whom.
 
+pub mod auth;
 pub mod backend;
 pub mod bundle;
 pub mod cli;
@@ -11,3 +12,4 @@ pub mod data_dir;
 pub mod error;
 pub mod index;
 pub mod journal;
+pub mod manifest;
