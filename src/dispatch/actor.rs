@@ -53,9 +53,7 @@ pub(super) async fn run(
     tracing::debug!(worker = %worker.worker_id, ?ended, "a backend ended");
     let over = "the worker ended before this input could be given to it";
     let last = match ended {
-        Ended::SpawnFailed | Ended::Exited(_) => {
-            Outcome::AllInputsFailed { message: over.into() }
-        }
+        Ended::SpawnFailed | Ended::Exited(_) => Outcome::AllInputsFailed { message: over.into() },
         Ended::Stopped | Ended::Closed => {
             Outcome::Interrupted { reason: "service_stopped", again: false }
         }
@@ -189,7 +187,9 @@ impl LogOutlet {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(5));
                     let ready = self.around.engine.health() == Health::Ready;
-                    if rejection.code == Code::OutcomeUnknown && ready && self.is_in_log(before).await
+                    if rejection.code == Code::OutcomeUnknown
+                        && ready
+                        && self.is_in_log(before).await
                     {
                         return Ok(());
                     }
@@ -268,7 +268,6 @@ impl Outlet for LogOutlet {
         self.submit(outcomes).await
     }
 }
-
 
 impl From<manifest::Mode> for backend::Mode {
     fn from(mode: manifest::Mode) -> Self {

@@ -67,8 +67,12 @@ impl DispatchOwner {
     /// Reconciles what was running when the service last ended, then follows the log.
     pub fn start(around: Surroundings) -> Self {
         let (shutdown, stopped) = mpsc::channel(1);
-        let dispatch =
-            Dispatch { around, actors: HashMap::new(), tasks: JoinSet::new(), again: HashMap::new() };
+        let dispatch = Dispatch {
+            around,
+            actors: HashMap::new(),
+            tasks: JoinSet::new(),
+            again: HashMap::new(),
+        };
         Self { shutdown, task: tokio::spawn(dispatch.run(stopped)) }
     }
 
@@ -126,8 +130,7 @@ impl Dispatch {
             let leftover = worker.process.is_some() || worker.open_turn.is_some();
             let running = worker.status == WorkerStatus::Running;
             let at_hand = running && worker.child == Child::Ready;
-            let ended_with_inputs =
-                running && worker.pending > 0 && is_over(worker.child);
+            let ended_with_inputs = running && worker.pending > 0 && is_over(worker.child);
             if leftover || at_hand || ended_with_inputs {
                 reconcile::settle(&self.around, &worker).await;
             }
@@ -215,7 +218,9 @@ impl Dispatch {
 
     async fn stop_all(&mut self) {
         for actor in self.actors.values() {
-            actor.stop.send_if_modified(|stop| stop.is_none() && stop.replace(StopMode::Graceful).is_none());
+            actor.stop.send_if_modified(|stop| {
+                stop.is_none() && stop.replace(StopMode::Graceful).is_none()
+            });
         }
         let deadline = tokio::time::sleep(self.around.stop_grace + Duration::from_secs(2));
         tokio::pin!(deadline);

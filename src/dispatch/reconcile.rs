@@ -29,7 +29,9 @@ pub(super) async fn settle(around: &Surroundings, worker: &WorkerState) {
                 .spec
                 .template
                 .as_deref()
-                .and_then(|name| around.manifest.read().exec_of(name).map(|exec| exec.rerun_interrupted))
+                .and_then(|name| {
+                    around.manifest.read().exec_of(name).map(|exec| exec.rerun_interrupted)
+                })
                 .unwrap_or(false);
             outcomes.push(Outcome::Interrupted { reason: "service_lost", again });
         }

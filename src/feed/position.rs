@@ -4,7 +4,7 @@ use crate::{
     error::{Code, Rejection},
     log::{Log, ReadFault},
 };
-use acta_events::{Digest, Epoch, Sequence, cursor::Cursor};
+use acta_events::{Digest, Sequence, cursor::Cursor};
 use acta_projections::Lineage;
 use std::sync::Arc;
 
@@ -126,7 +126,7 @@ pub async fn cursor_at(log: &Arc<Log>, seq: Sequence) -> Result<Option<Cursor>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use acta_events::LogId;
+    use acta_events::{Epoch, LogId};
 
     fn lineage(forks: &[(u32, u64)]) -> Lineage {
         let starts: Vec<_> = std::iter::once((1, 0)).chain(forks.iter().copied()).collect();

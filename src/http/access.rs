@@ -14,7 +14,11 @@ use axum::{
 use std::sync::Arc;
 
 /// Before anything else is said, even about whether the route exists.
-pub(super) async fn authenticate(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub(super) async fn authenticate(
+    State(app): State<App>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let supplied = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
     let access = {
         let views = app.log.views().read();
@@ -47,7 +51,9 @@ pub(super) async fn check_host(State(app): State<App>, request: Request, next: N
 
 fn host_verdict(app: &App, headers: &HeaderMap, uri: &Uri) -> Reply<()> {
     // What is not text is no host that we know.
-    let header = |name: HeaderName| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("\u{fffd}"));
+    let header = |name: HeaderName| {
+        headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("\u{fffd}"))
+    };
     let host = header(header::HOST).or_else(|| uri.authority().map(|host| host.as_str()));
     app.hosts.check(host, header(header::ORIGIN))
 }

@@ -1,11 +1,7 @@
 //! The whole log: a page of it, or a stream.
 
 use super::{
-    App,
-    access::Caller,
-    error::Reply,
-    events_stream, query, record_json,
-    worker_ws::is_set,
+    App, access::Caller, error::Reply, events_stream, query, record_json, worker_ws::is_set,
 };
 use crate::{
     auth::Permission,

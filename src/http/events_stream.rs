@@ -4,12 +4,7 @@
 //! The id of a Server-Sent Event is its cursor, so that a browser resumes by itself.
 
 use super::{
-    App,
-    access::Caller,
-    error::Reply,
-    events::EventsQuery,
-    frames, record_json,
-    worker_ws::is_set,
+    App, access::Caller, error::Reply, events::EventsQuery, frames, record_json, worker_ws::is_set,
 };
 use crate::{
     feed::{Follower, cursor_at},

@@ -33,8 +33,9 @@ pub(super) async fn open(
     let needed = if query.worker.is_some() { Permission::ReadWorkers } else { Permission::ReadAll };
     caller.may(needed)?;
     let _ = query.follower(&app, Sequence::ZERO)?;
-    let upgrade = upgrade
-        .map_err(|error| Rejection::invalid(format!("this route speaks WebSocket only: {error}")))?;
+    let upgrade = upgrade.map_err(|error| {
+        Rejection::invalid(format!("this route speaks WebSocket only: {error}"))
+    })?;
     Ok(frugal(upgrade).on_upgrade(move |socket| watch(app, caller, query, socket)))
 }
 

@@ -138,7 +138,8 @@ fn payload_frame(record: &Record, content: &[u8], cursor: &str, worker: &str) ->
             payload!("error", json!({"code": "not_running", "message": failed.message}))
         }
         Event::WorkerInterrupted(_) => {
-            let message = "the service ended while the worker was at work; its next input starts it again";
+            let message =
+                "the service ended while the worker was at work; its next input starts it again";
             payload!("alert", alert(record, "error", "engine", message))
         }
         Event::WorkerExited(exited) if exited.exit.success() => {

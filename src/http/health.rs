@@ -14,7 +14,10 @@ pub(super) async fn readyz(State(app): State<App>) -> (StatusCode, Json<Value>) 
     let health = app.engine.health();
     if app.shutdown.is_begun() {
         let reason = Health::Closed.reason();
-        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "not_ready", "reason": reason})));
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Json(json!({"status": "not_ready", "reason": reason})),
+        );
     }
     match health {
         Health::Ready => (StatusCode::OK, Json(json!({"status": "ready"}))),

@@ -26,7 +26,7 @@ mod tokens;
 mod worker_ws;
 mod workers;
 
-pub use server::{serve, Shutdown};
+pub use server::{Shutdown, serve};
 
 use crate::{
     auth::{Authenticator, HostPolicy},

@@ -69,7 +69,8 @@ pub(super) async fn worker(app: &App, worker: &WorkerRef, at: At) -> Reply<Arc<W
         );
         Rejection::new(Code::WorkerNotFound, message)
     };
-    let state = app.log.views().worker(&worker.runtime_id, &worker.worker_id).ok_or_else(missing)?;
+    let state =
+        app.log.views().worker(&worker.runtime_id, &worker.worker_id).ok_or_else(missing)?;
     match at {
         At::Sequence(seq) if seq < state.last_seq => {
             worker_at(app, &state, seq).await?.map(Arc::new).ok_or_else(missing)

@@ -96,10 +96,8 @@ impl Around {
 fn revision(text: &str) -> Reply<Revision> {
     let inner = text.trim().trim_matches('"');
     inner.parse().map(Revision).map_err(|_| {
-        let message = format!(
-            "If-Match takes the revision of a worker, as in \"7\", not `{}`",
-            shown(text)
-        );
+        let message =
+            format!("If-Match takes the revision of a worker, as in \"7\", not `{}`", shown(text));
         Rejection::invalid(message)
     })
 }
@@ -111,11 +109,5 @@ pub(super) fn command(
     key: Option<CommandKey>,
     command: crate::command::Command,
 ) -> crate::command::Request {
-    crate::command::Request {
-        actor,
-        key,
-        if_match: around.if_match,
-        trace: around.trace,
-        command,
-    }
+    crate::command::Request { actor, key, if_match: around.if_match, trace: around.trace, command }
 }

@@ -80,9 +80,7 @@ pub(super) struct WorkerSummary {
 fn common(state: &WorkerState, texts: &WorkerTexts) -> Common {
     let intent = match &state.spec.intent {
         IntentKind::Assistant => Intent::Assistant { purpose: texts.purpose.clone() },
-        IntentKind::Task => {
-            Intent::Task { objective: texts.objective.clone().unwrap_or_default() }
-        }
+        IntentKind::Task => Intent::Task { objective: texts.objective.clone().unwrap_or_default() },
         IntentKind::Role { role } => {
             Intent::Role { role: role.clone(), purpose: texts.purpose.clone() }
         }

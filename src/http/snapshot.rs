@@ -149,8 +149,7 @@ async fn state_at(
         let deltas = marks.iter().take_while(|mark| {
             matches!(mark.kind, PostingKind::Delta | PostingKind::Other | PostingKind::Item)
         });
-        let open: Vec<_> =
-            deltas.filter(|mark| mark.kind == PostingKind::Delta).copied().collect();
+        let open: Vec<_> = deltas.filter(|mark| mark.kind == PostingKind::Delta).copied().collect();
         let mut text = Vec::new();
         for logged in log.records_of(&open)?.iter().rev() {
             text.extend(log.content_blocking(&logged.record)?.unwrap_or_default());
@@ -162,6 +161,8 @@ async fn state_at(
     let (last, partial) = marks;
     Ok(match last {
         Some(mark) => (u64::from(mark.items), mark.run != 0, partial),
-        None => (0, past::worker_at(app, now, at).await?.is_some_and(|state| state.is_busy()), None),
+        None => {
+            (0, past::worker_at(app, now, at).await?.is_some_and(|state| state.is_busy()), None)
+        }
     })
 }

@@ -63,10 +63,8 @@ pub(super) async fn open(
     let worker = query::own_worker(&app, &id)?;
     let query: WatchQuery = query::query(&uri)?;
     let state = app.log.views().worker(&worker.runtime_id, &worker.worker_id).ok_or_else(|| {
-        let message = format!(
-            "there is no worker `{}`; `acta ls workers` lists them",
-            worker.worker_id
-        );
+        let message =
+            format!("there is no worker `{}`; `acta ls workers` lists them", worker.worker_id);
         Rejection::new(Code::WorkerNotFound, message)
     })?;
     let upgrade = upgrade.map_err(|error| {

@@ -285,8 +285,7 @@ fn lifecycle_ack(worker_ref: WorkerRef, ack: Ack) -> Reply<Response> {
         }
         Ack::Unchanged { worker: None } | Ack::Repeated { .. } => return Err(unexpected()),
     };
-    let ack =
-        LifecycleAck { worker_ref, status, event_id: seq, version, revision, sequence: seq };
+    let ack = LifecycleAck { worker_ref, status, event_id: seq, version, revision, sequence: seq };
     Ok(answer(replayed, Acked { ack }))
 }
 
