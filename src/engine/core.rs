@@ -81,7 +81,7 @@ pub struct Submission<R> {
 #[derive(Debug)]
 pub struct Decided<R> {
     /// The command, in case the decision has to be taken back.
-    pub submission: Submission<R>,
+    pub submission: Box<Submission<R>>,
     /// What it will hear once everything before it is durable.
     pub answer: Answer,
 }
@@ -122,10 +122,6 @@ pub struct Core<R> {
     batch_after: Sequence,
 }
 
-/// A command could not be decided yet: what it rests upon is not durable.
-#[derive(Debug)]
-pub struct Wait<R>(pub Submission<R>);
-
 impl<R> Core<R> {
     /// A core that continues the log at its end.
     pub fn new(views: Arc<Views>, index: Arc<Index>, end: LogEnd) -> Self {
@@ -156,14 +152,19 @@ impl<R> Core<R> {
         self.sealed.len() >= BLOCKS_WAITING_MAX
     }
 
-    /// Decides a command. Its answer is kept until its batch is durable.
-    pub fn submit(&mut self, submission: Submission<R>, moment: Moment) -> Result<(), Wait<R>> {
+    /// Decides a command. Its answer is kept until its batch is durable. Gives the command back
+    /// if it rests upon something that is not durable yet.
+    pub fn submit(
+        &mut self,
+        submission: Box<Submission<R>>,
+        moment: Moment,
+    ) -> Option<Box<Submission<R>>> {
         if self.globals_changed.is_some() && submission.request.command.reads_globals() {
-            return Err(Wait(submission));
+            return Some(submission);
         }
         let answer = self.decide(&submission, moment);
         self.decided.push(Decided { submission, answer });
-        Ok(())
+        None
     }
 
     fn decide(&mut self, submission: &Submission<R>, moment: Moment) -> Answer {
@@ -379,7 +380,7 @@ impl<R> Core<R> {
 
     /// Nothing of what was decided after `end` is or will be durable: all of it is forgotten,
     /// and the commands that were not handed over yet come back, to be decided again.
-    pub fn rolled_back(&mut self, end: LogEnd) -> Vec<Submission<R>> {
+    pub fn rolled_back(&mut self, end: LogEnd) -> Vec<Box<Submission<R>>> {
         let decided = std::mem::take(&mut self.decided);
         let fresh = Self::new(Arc::clone(&self.views), Arc::clone(&self.index), end);
         *self = fresh;

@@ -2,7 +2,7 @@
 
 use super::{
     Batch, Clock, Health, Message, Reply, Shared, Submission,
-    core::{Core, Moment, Wait},
+    core::{Core, Moment},
     not_ready, outcome_unknown,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
@@ -18,7 +18,7 @@ pub(super) struct Decider<C> {
     clock: C,
     entropy: StdRng,
     /// Commands that could not be decided yet, in order. Bounded by the queue's permits.
-    backlog: VecDeque<Submission<Reply>>,
+    backlog: VecDeque<Box<Submission<Reply>>>,
     /// The committer has a batch.
     in_flight: bool,
     closing: bool,
@@ -96,7 +96,7 @@ impl<C: Clock> Decider<C> {
                 return true;
             }
             let moment = Moment { now: self.clock.now(), random: self.entropy.random() };
-            if let Err(Wait(submission)) = self.core.submit(submission, moment) {
+            if let Some(submission) = self.core.submit(submission, moment) {
                 self.backlog.push_front(submission);
                 return true;
             }

@@ -109,7 +109,7 @@ impl Reply {
 }
 
 enum Message {
-    Submit(Submission<Reply>),
+    Submit(Box<Submission<Reply>>),
     /// Everything up to here is durable and published.
     Committed(Sequence),
     /// The outcome of the batch is not known: nothing more can be decided for now.
@@ -263,7 +263,7 @@ impl EngineHandle {
         let (sender, answer) = oneshot::channel();
         let repeat = request.key.is_some().then(|| request.clone());
         let reply = Reply { answer: sender, _commands: commands, _bytes: bytes };
-        let submission = Submission { request, key_checked, reply };
+        let submission = Box::new(Submission { request, key_checked, reply });
         self.queue.send(Message::Submit(submission)).map_err(|_| not_ready(Health::Closed))?;
         match (answer.await, repeat) {
             (Ok(Ok(Ack::Repeated { seq })), Some(request)) => self.replay(&request, seq).await,

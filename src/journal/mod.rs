@@ -13,8 +13,6 @@
 #[cfg(test)]
 mod conformance;
 pub(crate) mod head_file;
-#[cfg(test)]
-mod measure;
 mod memory;
 mod panics;
 mod sled;

@@ -111,39 +111,3 @@ async fn inputs_reach_a_child_that_never_stops_talking() {
     let (_, reports) = rig.end().await;
     assert!(text(&reports).ends_with("heard you\n"));
 }
-
-/// Prints how fast a flood goes through an outlet that does nothing:
-/// `cargo test --release -p acta --lib -- --ignored --nocapture flood_rate`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-async fn flood_rate() {
-    struct Nothing(Arc<Mutex<(usize, usize)>>);
-    impl Outlet for Nothing {
-        async fn report(&mut self, reports: Vec<Report>) -> Result<(), Closed> {
-            let mut seen = self.0.lock();
-            seen.0 += 1;
-            seen.1 += reports.iter().map(Report::content_bytes).sum::<usize>();
-            Ok(())
-        }
-    }
-    let begun = std::time::Instant::now();
-    let mut shell = std::process::Command::new("sh");
-    shell.args(["-c", "seq 1 5000000 | cat > /dev/null"]);
-    assert!(shell.status().expect("sh is there").success());
-    let bare = begun.elapsed();
-    let seen = Arc::<Mutex<(usize, usize)>>::default();
-    let (_inputs, inlet) = mpsc::unbounded_channel();
-    let (_stop, stopped) = watch::channel(None);
-    let spec = session(&["seq", "1", "5000000"]);
-    let begun = std::time::Instant::now();
-    let actor = run(spec, 1, TestInlet(inlet), Nothing(seen.clone()), stopped);
-    tokio::spawn(actor).await.expect("the actor does not panic");
-    let took = begun.elapsed();
-    let (vectors, bytes) = *seen.lock();
-    println!(
-        "{bytes} bytes in {vectors} vectors, {took:?}: {:.1} million lines/s; \
-         `seq | cat` takes {bare:?}, ratio {:.2}",
-        5.0 / took.as_secs_f64(),
-        bare.as_secs_f64() / took.as_secs_f64(),
-    );
-}
