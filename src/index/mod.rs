@@ -80,9 +80,6 @@ mod writer;
 mod faults;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test")]
-mod measure;
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test")]
 mod model;
 
 pub use entry::{KeyEntry, Posting, PostingKind};
