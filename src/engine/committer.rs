@@ -1,6 +1,11 @@
 //! The thread that makes batches durable, shows them, and answers.
 
-use super::{Batch, Health, Message, Reply, Shared, core::LogEnd, outcome_unknown};
+use super::{
+    Batch, Health, Message, Reply, Shared,
+    core::{Decided, LogEnd},
+    outcome_unknown,
+    queue::Sender,
+};
 use crate::{
     error::{Code, Rejection},
     journal::AppendError,
@@ -20,12 +25,12 @@ const RECOVERY_PAUSE_MAX: Duration = Duration::from_secs(10);
 pub(super) fn run(
     shared: &Arc<Shared>,
     batches: &mpsc::Receiver<Batch<Reply>>,
-    decider: &mpsc::Sender<Message>,
+    decider: &Sender<Message>,
 ) {
     let mut checkpoint: Option<JoinHandle<()>> = None;
     while let Ok(batch) = batches.recv() {
         let message = commit(shared, batch, decider);
-        if decider.send(message).is_err() {
+        if decider.news(message).is_err() {
             break;
         }
         begin_checkpoint(shared, &mut checkpoint);
@@ -45,10 +50,10 @@ fn begin_checkpoint(shared: &Shared, running: &mut Option<JoinHandle<()>>) {
     }
 }
 
-fn commit(shared: &Arc<Shared>, batch: Batch<Reply>, decider: &mpsc::Sender<Message>) -> Message {
+fn commit(shared: &Arc<Shared>, batch: Batch<Reply>, decider: &Sender<Message>) -> Message {
     let Batch { after, blocks, decided } = batch;
     if blocks.is_empty() {
-        answer(decided);
+        answer(shared, decided);
         return Message::Committed(after);
     }
     let (blocks, encoded): (Vec<Block>, Vec<_>) = blocks.into_iter().unzip();
@@ -56,7 +61,7 @@ fn commit(shared: &Arc<Shared>, batch: Batch<Reply>, decider: &mpsc::Sender<Mess
         Ok(_) => match shared.log.publish(&blocks) {
             Ok(head) => {
                 shared.set_health(Health::Ready);
-                answer(decided);
+                answer(shared, decided);
                 Message::Committed(head)
             }
             Err(error) => {
@@ -65,7 +70,7 @@ fn commit(shared: &Arc<Shared>, batch: Batch<Reply>, decider: &mpsc::Sender<Mess
                 tracing::error!(%error, "what was written cannot be taken into the views");
                 shared.set_health(Health::Failed);
                 answer_with(decided, &outcome_unknown());
-                drop(decider.send(Message::Lost));
+                drop(decider.news(Message::Lost));
                 Message::RolledBack(shared.log.end())
             }
         },
@@ -91,9 +96,9 @@ fn commit(shared: &Arc<Shared>, batch: Batch<Reply>, decider: &mpsc::Sender<Mess
 }
 
 /// Opens the log again, for as long as it takes, and publishes what turns out to be there.
-fn recover(shared: &Arc<Shared>, decider: &mpsc::Sender<Message>) -> Message {
+fn recover(shared: &Arc<Shared>, decider: &Sender<Message>) -> Message {
     shared.set_health(Health::Recovering);
-    if decider.send(Message::Lost).is_err() {
+    if decider.news(Message::Lost).is_err() {
         return Message::Close;
     }
     let mut pause = Duration::from_millis(100);
@@ -117,13 +122,17 @@ fn recover(shared: &Arc<Shared>, decider: &mpsc::Sender<Message>) -> Message {
     }
 }
 
-fn answer(decided: Vec<super::core::Decided<Reply>>) {
-    for decided in decided {
-        decided.submission.reply.send(decided.answer);
-    }
+/// Answers from a task of the runtime: one wake-up of its threads instead of one per answer.
+fn answer(shared: &Shared, decided: Vec<Decided<Reply>>) {
+    let answers = async move {
+        for decided in decided {
+            decided.submission.reply.send(decided.answer);
+        }
+    };
+    drop(shared.runtime.spawn(answers));
 }
 
-fn answer_with(decided: Vec<super::core::Decided<Reply>>, rejection: &Rejection) {
+fn answer_with(decided: Vec<Decided<Reply>>, rejection: &Rejection) {
     for decided in decided {
         decided.submission.reply.send(Err(rejection.clone()));
     }

@@ -4,6 +4,7 @@ use super::{
     Batch, Clock, Health, Message, Reply, Shared, Submission,
     core::{Core, Moment},
     not_ready, outcome_unknown,
+    queue::Receiver,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use std::{
@@ -43,23 +44,22 @@ impl<C: Clock> Decider<C> {
         }
     }
 
-    /// Until it is told to close, or everyone who could say so is gone.
-    pub(super) fn run(mut self, messages: &mpsc::Receiver<Message>) {
+    /// Until it is told to close.
+    pub(super) fn run(mut self, messages: &Receiver<Message>) {
+        let mut taken = VecDeque::new();
         loop {
-            let blocked = self.decide_backlog();
-            let waiting = messages.try_recv();
-            if (waiting.is_err() || blocked) && !self.in_flight && self.core.has_work() {
+            messages.take_all(&mut taken);
+            for message in taken.drain(..) {
+                self.take(message);
+            }
+            self.decide_backlog();
+            if !self.in_flight && self.core.has_work() {
                 self.hand_over();
             }
-            let message = match waiting {
-                Ok(message) => message,
-                Err(_) if self.closing && !self.in_flight && self.backlog.is_empty() => return,
-                Err(_) => match messages.recv() {
-                    Ok(message) => message,
-                    Err(_) => return,
-                },
-            };
-            self.take(message);
+            if self.closing && !self.in_flight && self.backlog.is_empty() {
+                return;
+            }
+            messages.wait(self.in_flight);
         }
     }
 
@@ -88,20 +88,19 @@ impl<C: Clock> Decider<C> {
         }
     }
 
-    /// Decides until something has to be durable first. Says whether that is the case.
-    fn decide_backlog(&mut self) -> bool {
+    /// Decides until something has to be durable first.
+    fn decide_backlog(&mut self) {
         while let Some(submission) = self.backlog.pop_front() {
             if self.core.is_full() {
                 self.backlog.push_front(submission);
-                return true;
+                return;
             }
             let moment = Moment { now: self.clock.now(), random: self.entropy.random() };
             if let Some(submission) = self.core.submit(submission, moment) {
                 self.backlog.push_front(submission);
-                return true;
+                return;
             }
         }
-        false
     }
 
     fn hand_over(&mut self) {

@@ -14,6 +14,7 @@
 mod committer;
 pub mod core;
 mod decider;
+mod queue;
 
 pub use self::core::{LogEnd, key_digest};
 
@@ -124,6 +125,8 @@ struct Shared {
     /// Nothing is tried again any more.
     closing: AtomicBool,
     log: Arc<Log>,
+    /// Where answers are given from.
+    runtime: tokio::runtime::Handle,
 }
 
 impl Shared {
@@ -151,7 +154,7 @@ pub struct Engine {
 /// A handle to the engine; cheap to clone.
 #[derive(Clone)]
 pub struct EngineHandle {
-    queue: mpsc::Sender<Message>,
+    queue: queue::Sender<Message>,
     commands: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     shared: Arc<Shared>,
@@ -161,14 +164,16 @@ pub struct EngineHandle {
 const BYTES_UNIT: usize = 64;
 
 impl Engine {
-    /// Starts both threads at the end of the log.
+    /// Starts both threads at the end of the log. Called within a runtime, from which answers
+    /// are given.
     pub fn start(log: Arc<Log>, limits: QueueLimits, clock: impl Clock) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             health: AtomicU8::new(0),
             closing: AtomicBool::new(false),
             log: Arc::clone(&log),
+            runtime: tokio::runtime::Handle::current(),
         });
-        let (queue, messages) = mpsc::channel();
+        let (queue, messages) = queue::queue();
         let (batches, to_commit) = mpsc::sync_channel::<Batch<Reply>>(1);
         let committer = {
             let (shared, queue) = (Arc::clone(&shared), queue.clone());
@@ -201,7 +206,7 @@ impl Engine {
     pub fn close(&self) {
         self.handle.shared.closing.store(true, Ordering::Release);
         // The decider may be gone already; then there is nothing to tell it.
-        drop(self.handle.queue.send(Message::Close));
+        drop(self.handle.queue.news(Message::Close));
         for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {
                 tracing::error!("an engine thread ended in a panic");
@@ -264,7 +269,7 @@ impl EngineHandle {
         let repeat = request.key.is_some().then(|| request.clone());
         let reply = Reply { answer: sender, _commands: commands, _bytes: bytes };
         let submission = Box::new(Submission { request, key_checked, reply });
-        self.queue.send(Message::Submit(submission)).map_err(|_| not_ready(Health::Closed))?;
+        self.queue.command(Message::Submit(submission)).map_err(|_| not_ready(Health::Closed))?;
         match (answer.await, repeat) {
             (Ok(Ok(Ack::Repeated { seq })), Some(request)) => self.replay(&request, seq).await,
             (Ok(answer), _) => answer,
