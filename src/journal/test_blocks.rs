@@ -46,7 +46,7 @@ fn record(seq: Sequence, content_bytes: usize) -> Record {
 pub(crate) fn block_after(head: Head, records: u64, content_bytes: usize) -> EncodedBlock {
     let mut builder = BlockBuilder::new(Epoch(1), head.block);
     for n in 1..=records {
-        builder.push(record(Sequence(head.seq.0 + n), content_bytes));
+        builder.push(Arc::new(record(Sequence(head.seq.0 + n), content_bytes)));
     }
     let (block, bytes) = builder.finish().unwrap();
     EncodedBlock::new(&block, bytes)
