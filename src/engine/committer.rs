@@ -79,11 +79,13 @@ fn commit(shared: &Arc<Shared>, batch: Batch<Reply>, decider: &mpsc::Sender<Mess
         }
         Err(AppendError::Conflict { head }) => {
             tracing::error!(head = %head.seq, expected = %after, "somebody else has written to the log");
+            shared.set_health(Health::Recovering);
             answer_with(decided, &outcome_unknown());
             recover(shared, decider)
         }
         Err(AppendError::Unknown { why }) => {
             tracing::error!(%why, "the outcome of a write is not known; opening the log again");
+            shared.set_health(Health::Recovering);
             answer_with(decided, &outcome_unknown());
             recover(shared, decider)
         }
@@ -92,7 +94,6 @@ fn commit(shared: &Arc<Shared>, batch: Batch<Reply>, decider: &mpsc::Sender<Mess
 
 /// Opens the log again, for as long as it takes, and publishes what turns out to be there.
 fn recover(shared: &Arc<Shared>, decider: &mpsc::Sender<Message>) -> Message {
-    shared.set_health(Health::Recovering);
     if decider.send(Message::Lost).is_err() {
         return Message::Close;
     }
