@@ -158,7 +158,10 @@ impl<R> Core<R> {
 
     /// Decides a command. Its answer is kept until its batch is durable.
     pub fn submit(&mut self, submission: Submission<R>, moment: Moment) -> Result<(), Wait<R>> {
-        if self.globals_changed.is_some() && submission.request.command.reads_globals() {
+        let command = &submission.request.command;
+        let rests_upon_pending = self.globals_changed.is_some() && command.reads_globals()
+            || !self.overlay.is_empty() && command.reads_other_workers();
+        if rests_upon_pending {
             return Err(Wait(submission));
         }
         let answer = self.decide(&submission, moment);
