@@ -14,6 +14,8 @@
 mod committer;
 pub mod core;
 mod decider;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use self::core::{LogEnd, key_digest};
 
