@@ -140,8 +140,7 @@ fn the_layout_never_changes() {
     let stopped = header(ServiceStopped { reason: "signal".into() }.into());
     let previous = genesis(LogId(Uuid::from_u128(0xac7a)));
     let digest = Digest([0x5a; 32]);
-    let elsewhere =
-        |body| StoredContent { digest, len: 9, media_type: MediaType::Json, body };
+    let elsewhere = |body| StoredContent { digest, len: 9, media_type: MediaType::Json, body };
     let parts = vec![
         (stopped.clone(), None),
         (stopped.clone(), Some(content.to_stored())),
@@ -188,7 +187,10 @@ fn a_block_that_was_made_up_is_judged_by_its_records() {
     check_made_up(with("signal", "\u{1}"), "malformed");
     check_made_up(with("}}", "}"), "malformed");
     check_made_up(with("}}", "}}}"), "malformed");
-    check_made_up(with("}}", "},\"content\":{\"len\":1,\"media_type\":\"text/plain\"}}"), "disagree");
+    check_made_up(
+        with("}}", "},\"content\":{\"len\":1,\"media_type\":\"text/plain\"}}"),
+        "disagree",
+    );
     let of_one = HEADER.replace("}}", "},\"content\":{\"len\":1,\"media_type\":\"text/plain\"}}");
     let two = RawContent::Inline { salt: [0; 16], bytes: vec![1, 2] };
     check_made_up(raw_block(1, 1, [0; 32], &[(of_one.as_bytes(), two)]), "disagree");
@@ -262,7 +264,9 @@ fn what_does_not_fit_is_refused() {
     let largest = Record::new(with(HEADER_BYTES_MAX - empty), None).unwrap();
     assert_eq!(largest.json.len(), HEADER_BYTES_MAX);
     let error = Record::new(with(HEADER_BYTES_MAX - empty + 1), None).unwrap_err();
-    assert!(matches!(error, RecordError::HeaderTooLarge { bytes } if bytes == HEADER_BYTES_MAX + 1));
+    assert!(
+        matches!(error, RecordError::HeaderTooLarge { bytes } if bytes == HEADER_BYTES_MAX + 1)
+    );
 
     let mut builder = BlockBuilder::new(Epoch(1), Digest::ZERO);
     assert!(builder.is_empty());

@@ -43,8 +43,13 @@ fn service_events() -> Vec<Event> {
     vec![
         ServiceStarted { acta: "0.1.0".into() }.into(),
         ServiceStopped { reason: "signal".into() }.into(),
-        LogForked { epoch: Epoch(2), parent: Epoch(1), fork: Sequence(41), digest: Digest([7; 32]) }
-            .into(),
+        LogForked {
+            epoch: Epoch(2),
+            parent: Epoch(1),
+            fork: Sequence(41),
+            digest: Digest([7; 32]),
+        }
+        .into(),
         RuntimeRegistered { kind: "embedded".into(), label: "Here".into(), templates: templates() }
             .into(),
         RuntimeUpdated { label: "There".into(), templates: templates() }.into(),

@@ -146,8 +146,13 @@ fn times_are_rfc_3339() {
 fn digests_are_lower_case_and_whole() {
     let good = Digest([0x0f; 32]).to_string();
     assert_eq!(good, "0f".repeat(32));
-    let rows =
-        [good.to_uppercase(), good[1..].into(), format!("{good}0"), good.replace('f', "g"), "é".repeat(32)];
+    let rows = [
+        good.to_uppercase(),
+        good[1..].into(),
+        format!("{good}0"),
+        good.replace('f', "g"),
+        "é".repeat(32),
+    ];
     for row in rows {
         assert!(Digest::parse(&row).is_err(), "{row}");
     }
@@ -166,7 +171,9 @@ fn ids_and_traces_have_their_limits() {
     assert!(IdempotencyKey::parse(&"~".repeat(255)).is_ok());
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     assert!(TraceParent::parse(trace).is_ok());
-    for bad in [&trace.to_uppercase()[..], &trace[1..], &format!("{trace}-"), &trace.replace('-', "_")] {
+    for bad in
+        [&trace.to_uppercase()[..], &trace[1..], &format!("{trace}-"), &trace.replace('-', "_")]
+    {
         assert!(TraceParent::parse(bad).is_err(), "{bad}");
     }
 }

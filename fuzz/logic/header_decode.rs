@@ -43,7 +43,8 @@ pub(crate) fn run(input: &[u8]) {
     assert_eq!(read.json, header);
     // Written by this version it may be longer, and so too long.
     let Ok(written) = Record::new(read.header.clone(), read.content.clone()) else { return };
-    let again = Block::decode(block(*kind, &written.json).into()).expect("what was written is read");
+    let again =
+        Block::decode(block(*kind, &written.json).into()).expect("what was written is read");
     assert_eq!(again.records[0].header, read.header);
     assert_eq!(again.records[0].content, read.content);
 }

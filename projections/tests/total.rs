@@ -10,7 +10,10 @@ use proptest::{collection::vec, option, prelude::*, sample::Index};
 /// Records 1, 2, 3 … of a few workers in a few runtimes, with any events and numbers.
 fn log() -> impl Strategy<Value = Vec<Record>> {
     let event = prop_oneof![3 => support::worker_event(), 1 => support::event()];
-    let about = (option::weighted(0.95, prop_oneof![5 => Just(0), 1 => Just(1_u8)]), option::weighted(0.95, 0..2_u8));
+    let about = (
+        option::weighted(0.95, prop_oneof![5 => Just(0), 1 => Just(1_u8)]),
+        option::weighted(0.95, 0..2_u8),
+    );
     let version = option::weighted(0.8, prop_oneof![Just(u64::MAX), 0..9_u64]);
     let one = (support::header(), event, about, version, option::of(support::content()));
     vec(one, 0..100).prop_map(|all| {

@@ -49,9 +49,15 @@ impl Kept {
 #[test]
 fn the_newest_one_up_to_the_limit_is_used() {
     let kept = Kept::at(&[2, 4, 6]);
-    for (limit, expected) in
-        [(0, None), (1, None), (2, Some(2)), (3, Some(2)), (5, Some(4)), (6, Some(6)), (99, Some(6))]
-    {
+    for (limit, expected) in [
+        (0, None),
+        (1, None),
+        (2, Some(2)),
+        (3, Some(2)),
+        (5, Some(4)),
+        (6, Some(6)),
+        (99, Some(6)),
+    ] {
         kept.check(limit, expected);
     }
     assert!(Kept::at(&[]).newest(9).is_none());
@@ -110,14 +116,12 @@ fn old_ones_are_thinned_out_and_never_all_gone() {
     let kept = Kept::at(&[]);
     let mut projections = Projections::default();
     for seq in 1..=300 {
-        let header = acta_events::Header {
-            seq: Sequence(seq),
-            ..kept.records[0].header.clone()
-        };
+        let header = acta_events::Header { seq: Sequence(seq), ..kept.records[0].header.clone() };
         projections.apply(&Record::new(header, None).unwrap()).unwrap();
         kept.checkpoints.write(LOG, &projections).unwrap();
         let positions = kept.checkpoints.positions();
-        let newest: Vec<_> = (seq.saturating_sub(NEWEST_KEPT as u64) + 1..=seq).map(Sequence).collect();
+        let newest: Vec<_> =
+            (seq.saturating_sub(NEWEST_KEPT as u64) + 1..=seq).map(Sequence).collect();
         assert!(positions.ends_with(&newest), "{positions:?}");
         assert!(positions.len() <= NEWEST_KEPT + 16, "{positions:?}");
         // Whatever past is asked for, there is one not further back from there than it is old.

@@ -241,14 +241,21 @@ fn the_first_terminal_state_wins() {
         (ended(cancel()), stop(), "-"),
         (ended(cancel()), cancel(), "-"),
         (with([connected(), exited(1)]), stop(), "worker_stopped"),
-        (vec![runtime(), make(None, ProfileSelector::RuntimeDefault, None)], stop(), "worker_stopped"),
+        (
+            vec![runtime(), make(None, ProfileSelector::RuntimeDefault, None)],
+            stop(),
+            "worker_stopped",
+        ),
         (vec![runtime(), make_echo(), stop_runtime()], stop(), "worker_stopped"),
         (vec![runtime()], stop(), "refused worker_not_found"),
         (vec![runtime()], cancel(), "refused worker_not_found"),
     ]);
     let given = given([runtime(), make_echo(), stop(), cancel(), stop()]);
     let terminal = given.worker(0).terminal.unwrap();
-    assert_eq!((terminal.seq, terminal.version, terminal.revision), (Sequence(3), Version(2), Revision(2)));
+    assert_eq!(
+        (terminal.seq, terminal.version, terminal.revision),
+        (Sequence(3), Version(2), Revision(2))
+    );
     assert_eq!(given.0.position(), Sequence(3));
 }
 
@@ -290,7 +297,9 @@ fn workers_are_made_in_running_runtimes_once() {
 #[test]
 fn runtimes_and_hosts_are_registered_and_updated() {
     let labelled = |label: &str| {
-        let Command::RegisterRuntime { runtime, mut registered } = runtime() else { unreachable!() };
+        let Command::RegisterRuntime { runtime, mut registered } = runtime() else {
+            unreachable!()
+        };
         registered.label = label.into();
         Command::RegisterRuntime { runtime, registered }
     };
@@ -382,7 +391,11 @@ fn late_reports_of_an_ended_worker() {
         // It must not begin.
         (ended(spoke()), report([connected()]), "refused invalid_request"),
         (ended(spoke()), report([dispatching(9, 2)]), "refused invalid_request"),
-        (ended(spoke()), report([Outcome::Started { turn: 2, process: process() }]), "refused invalid_request"),
+        (
+            ended(spoke()),
+            report([Outcome::Started { turn: 2, process: process() }]),
+            "refused invalid_request",
+        ),
     ]);
     let given = given([ended(spoke()), vec![report([delta("late"), exited(0)])]].concat());
     assert_eq!(given.worker(0).run_state(), RunState::Stopped);
@@ -434,15 +447,15 @@ fn an_interrupted_input_is_given_again_if_it_may_be() {
         events(&given, report([interrupted(again), interrupted(again)]))
     };
     for again in [true, false] {
-        let [Event::WorkerInterrupted(first), Event::WorkerInterrupted(second)] = &events_of(again)[..]
+        let [Event::WorkerInterrupted(first), Event::WorkerInterrupted(second)] =
+            &events_of(again)[..]
         else {
             panic!()
         };
         assert_eq!((first.turn, first.input, first.again), (Some(1), Some(Sequence(3)), again));
         assert_eq!((second.turn, second.input, second.again), (None, None, false));
-        let given = given(
-            [three_inputs(), vec![report([dispatching(3, 1), interrupted(again)])]].concat(),
-        );
+        let given =
+            given([three_inputs(), vec![report([dispatching(3, 1), interrupted(again)])]].concat());
         let state = given.worker(0);
         assert_eq!((state.pending, state.settled.0), if again { (3, 2) } else { (2, 3) });
         assert_eq!((state.child, state.open_turn), (Child::Lost, None));
@@ -466,7 +479,10 @@ fn what_a_worker_is_doing() {
     check(with([connected()]), RunState::Idle);
     check(with([failed()]), RunState::Errored);
     check(and(&[connected()], input()), RunState::Busy);
-    check([and(&[connected()], input()), vec![report([dispatching(4, 1)])]].concat(), RunState::Busy);
+    check(
+        [and(&[connected()], input()), vec![report([dispatching(4, 1)])]].concat(),
+        RunState::Busy,
+    );
     check(
         [and(&[connected()], input()), vec![report([dispatching(4, 1), turn_ended()])]].concat(),
         RunState::Idle,

@@ -5,7 +5,8 @@ use crate::{
     checkpoint::Checkpoints,
     command::{Command, Outcome},
     engine::tests::history::{
-        Drive, LOG, create, id, input, memory_log, records, rebuilt, register, request, text, worker,
+        Drive, LOG, create, id, input, memory_log, rebuilt, records, register, request, text,
+        worker,
     },
     feed::{CursorProblem, Filter, Follower, Resume, cursor_at, resolve},
     index::Index,
@@ -13,9 +14,7 @@ use crate::{
 };
 use acta_events::{
     Actor, Digest, Epoch, Event, Header, LogForked, LogId, OutputKind, Record, Sequence,
-    ServiceStopped, Timestamp,
-    block::BlockBuilder,
-    cursor::Cursor,
+    ServiceStopped, Timestamp, block::BlockBuilder, cursor::Cursor,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use std::{
@@ -29,8 +28,11 @@ use std::{
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn run(test: impl Future<Output = ()>) {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         tokio::time::timeout(DEADLINE, test).await.expect("it takes for ever");
     });
@@ -236,7 +238,13 @@ fn forked_log() -> Arc<Log> {
     let log = memory_log();
     for n in 1..=15 {
         let event = match n {
-            11 => LogForked { epoch: Epoch(2), parent: Epoch(1), fork: Sequence(10), digest: Digest::ZERO }.into(),
+            11 => LogForked {
+                epoch: Epoch(2),
+                parent: Epoch(1),
+                fork: Sequence(10),
+                digest: Digest::ZERO,
+            }
+            .into(),
             _ => ServiceStopped { reason: n.to_string() }.into(),
         };
         append(&log, if n < 11 { 1 } else { 2 }, event);

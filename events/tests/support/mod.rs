@@ -54,8 +54,8 @@ fn bundle() -> BoxedStrategy<BundleRef> {
 }
 
 fn templates() -> BoxedStrategy<Vec<TemplateSummary>> {
-    let one = (text(), any::<bool>())
-        .prop_map(|(name, startable)| TemplateSummary { name, startable });
+    let one =
+        (text(), any::<bool>()).prop_map(|(name, startable)| TemplateSummary { name, startable });
     vec(one, 0..3).boxed()
 }
 
@@ -95,11 +95,26 @@ fn created() -> BoxedStrategy<WorkerCreated> {
 fn output() -> BoxedStrategy<WorkerOutput> {
     use OutputKind::*;
     let kinds = [
-        TextDelta, TextDone, ThinkingStart, ThinkingDelta, ThinkingDone, ToolCallStart,
-        ToolCallArgsDelta, ToolCallDone, ToolResult, Usage, RunEnd, Error, Status, Alert,
+        TextDelta,
+        TextDone,
+        ThinkingStart,
+        ThinkingDelta,
+        ThinkingDone,
+        ToolCallStart,
+        ToolCallArgsDelta,
+        ToolCallDone,
+        ToolResult,
+        Usage,
+        RunEnd,
+        Error,
+        Status,
+        Alert,
     ];
-    let span = (seq(), number(), number())
-        .prop_map(|(first, bytes, item)| TextSpan { first, bytes, item });
+    let span = (seq(), number(), number()).prop_map(|(first, bytes, item)| TextSpan {
+        first,
+        bytes,
+        item,
+    });
     (proptest::sample::select(kinds.to_vec()), number(), option::of(span))
         .prop_map(|(event, turn, text)| WorkerOutput { event, turn, text })
         .boxed()
@@ -108,8 +123,8 @@ fn output() -> BoxedStrategy<WorkerOutput> {
 fn token() -> BoxedStrategy<TokenIssued> {
     use Role::*;
     let role = proptest::sample::select(vec![Operator, Auditor, Observer, Host, Worker]);
-    let worker = (id(), id())
-        .prop_map(|(runtime_id, worker_id)| WorkerRef { runtime_id, worker_id });
+    let worker =
+        (id(), id()).prop_map(|(runtime_id, worker_id)| WorkerRef { runtime_id, worker_id });
     (id(), digest(), role, option::of(text()), option::of(worker), option::of(id()))
         .prop_map(|(token, digest, role, label, worker, host)| TokenIssued {
             token,
@@ -201,10 +216,14 @@ fn events_of_workers() -> Vec<BoxedStrategy<Event>> {
             count,
             message
         }),
-        of!(
-            (text(), option::of(number()), option::of(seq()), any::<bool>()),
-            |(reason, turn, input, again)| WorkerInterrupted { reason, turn, input, again }
-        ),
+        of!((text(), option::of(number()), option::of(seq()), any::<bool>()), |(
+            reason,
+            turn,
+            input,
+            again,
+        )| {
+            WorkerInterrupted { reason, turn, input, again }
+        }),
         of!(output(), |output| output),
         of!((number(), result, option::of(exit())), |(turn, result, exit)| WorkerTurnEnded {
             turn,
@@ -233,8 +252,10 @@ pub(crate) fn content() -> BoxedStrategy<StoredContent> {
     let inline = (any::<[u8; 16]>(), media(), vec(any::<u8>(), 0..200))
         .prop_map(|(salt, media, bytes)| Content::new(salt, media, bytes.into()).to_stored());
     let body = prop_oneof![Just(ContentBody::File), Just(ContentBody::Erased)];
-    let elsewhere = (digest(), number(), media(), body)
-        .prop_map(|(digest, len, media_type, body)| StoredContent { digest, len, media_type, body });
+    let elsewhere =
+        (digest(), number(), media(), body).prop_map(|(digest, len, media_type, body)| {
+            StoredContent { digest, len, media_type, body }
+        });
     prop_oneof![inline, elsewhere].boxed()
 }
 
@@ -249,17 +270,19 @@ pub(crate) fn header() -> BoxedStrategy<Header> {
     let about = (option::of(id()), option::of(id()), option::of(number().prop_map(Version)));
     let by = (id(), option::of(command), option::of(trace));
     (any::<u128>(), time(), about, by, event())
-        .prop_map(|(uuid, time, (runtime, worker, version), (actor, command, trace), event)| Header {
-            seq: Sequence(1),
-            id: Uuid::from_u128(uuid),
-            time,
-            runtime,
-            worker,
-            version,
-            actor,
-            command,
-            trace,
-            event,
+        .prop_map(|(uuid, time, (runtime, worker, version), (actor, command, trace), event)| {
+            Header {
+                seq: Sequence(1),
+                id: Uuid::from_u128(uuid),
+                time,
+                runtime,
+                worker,
+                version,
+                actor,
+                command,
+                trace,
+                event,
+            }
         })
         .boxed()
 }
@@ -274,7 +297,12 @@ pub(crate) enum RawContent {
 
 /// Sets the trailer of a block right, whatever the block says. For damage that a digest does
 /// not tell: a newer version's records, or a block that somebody made up.
-pub(crate) fn raw_block(epoch: u32, first: u64, previous: [u8; 32], records: &[(&[u8], RawContent)]) -> Vec<u8> {
+pub(crate) fn raw_block(
+    epoch: u32,
+    first: u64,
+    previous: [u8; 32],
+    records: &[(&[u8], RawContent)],
+) -> Vec<u8> {
     let mut out = b"ACTB\x00\x01\x00\x00".to_vec();
     out.extend(epoch.to_be_bytes());
     out.extend(first.to_be_bytes());

@@ -94,9 +94,18 @@ fn histories_have_a_bit_of_everything() {
         .collect();
     assert!(missing.is_empty(), "never recorded: {missing:?}");
     for code in [
-        "worker_not_found", "runtime_stopped", "worker_execution_unavailable", "version_conflict",
-        "worker_execution_rejected", "idempotency_key_reused", "invalid_request", "unknown_token",
-        "unknown_worker", "unknown_runtime", "config_bundle_missing", "invalid_profile_selector",
+        "worker_not_found",
+        "runtime_stopped",
+        "worker_execution_unavailable",
+        "version_conflict",
+        "worker_execution_rejected",
+        "idempotency_key_reused",
+        "invalid_request",
+        "unknown_token",
+        "unknown_worker",
+        "unknown_runtime",
+        "config_bundle_missing",
+        "invalid_profile_selector",
         "config_bundle_digest_mismatch",
     ] {
         assert!(answers.contains(&format!("({code})")), "never refused with {code}");

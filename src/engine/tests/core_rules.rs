@@ -110,11 +110,8 @@ fn a_command_that_changed_nothing_is_decided_anew() {
 
 #[test]
 fn if_match_compares_the_revision_and_output_does_not_count() {
-    let output = Outcome::Output {
-        turn: 1,
-        kind: acta_events::OutputKind::TextDelta,
-        content: text("hm"),
-    };
+    let output =
+        Outcome::Output { turn: 1, kind: acta_events::OutputKind::TextDelta, content: text("hm") };
     let report = Command::Report { worker: worker(0), outcomes: vec![output] };
     check(&[
         (matching(2, request(input(0, "a"))), "refused: is at revision 1, not 2"),
@@ -186,8 +183,7 @@ fn the_records_of_one_command_carry_its_key_once() {
     let mut drive = prepared();
     drive.submit(0, report);
     let (log, _) = drive.finish();
-    let keys: Vec<_> =
-        records(&log).iter().map(|record| record.header.command.is_some()).collect();
+    let keys: Vec<_> = records(&log).iter().map(|record| record.header.command.is_some()).collect();
     assert_eq!(keys, [false, false, true, false]);
 }
 

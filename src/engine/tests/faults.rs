@@ -2,7 +2,7 @@
 
 use super::{
     faulty::{Fate, Faulty},
-    history::{LOG, create, input, keyed, records, rebuilt, register, request, worker},
+    history::{LOG, create, input, keyed, rebuilt, records, register, request, worker},
 };
 use crate::{
     command::{Ack, Answer, Request},
@@ -47,7 +47,8 @@ impl Service {
     async fn start(commands: usize, bytes: usize) -> Self {
         let journal = Faulty::new(LOG);
         let (log, _) =
-            Log::open(LOG, journal.clone(), Index::in_memory(), Contents::in_memory(), None).unwrap();
+            Log::open(LOG, journal.clone(), Index::in_memory(), Contents::in_memory(), None)
+                .unwrap();
         let log = Arc::new(log);
         journal.watch(&log);
         let limits = QueueLimits { commands, bytes };

@@ -18,7 +18,9 @@ pub(super) enum Fate {
     /// Nothing is written, and that is known.
     Refused,
     /// It is not known what was written: this many of its blocks.
-    Unknown { blocks_written: usize },
+    Unknown {
+        blocks_written: usize,
+    },
     /// As if somebody else had written.
     Conflict,
 }

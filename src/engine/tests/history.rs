@@ -230,7 +230,11 @@ impl History {
 }
 
 /// Now and then an earlier request comes again; most are new.
-fn make([what, which, a, b, key, actor, matching, again]: Seed, log: &Log, earlier: &[Request]) -> Request {
+fn make(
+    [what, which, a, b, key, actor, matching, again]: Seed,
+    log: &Log,
+    earlier: &[Request],
+) -> Request {
     if again < 20 {
         return earlier[usize::from(which) % earlier.len()].clone();
     }
@@ -324,7 +328,9 @@ fn of_service(what: u8, a: u8, b: u8) -> Command {
             registered.label = format!("label {}", b % 3);
             Command::RegisterRuntime { runtime, registered }
         }
-        145..148 => Command::StopRuntime { runtime: id(["r", "other", "none"][usize::from(a % 3)]) },
+        145..148 => {
+            Command::StopRuntime { runtime: id(["r", "other", "none"][usize::from(a % 3)]) }
+        }
         148..160 => {
             let registered = HostRegistered {
                 host: id::<HostId>(&format!("h{}", a % 2)),
@@ -354,7 +360,10 @@ fn of_service(what: u8, a: u8, b: u8) -> Command {
             Command::CommitCursor { name, cursor, position, steps: b < 128 }
         }
         200..225 => {
-            let of_worker = WorkerRef { runtime_id: id("r"), worker_id: id::<WorkerId>(&format!("w{}", a % 4)) };
+            let of_worker = WorkerRef {
+                runtime_id: id("r"),
+                worker_id: id::<WorkerId>(&format!("w{}", a % 4)),
+            };
             let role = if b < 128 { Role::Worker } else { Role::Observer };
             let issued = TokenIssued {
                 token: id::<TokenId>(&format!("t{}", b % 4)),
