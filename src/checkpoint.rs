@@ -9,6 +9,9 @@
 //! line 2   the projections, as JSON
 //! ```
 
+#[cfg(test)]
+mod tests;
+
 use acta_events::{Digest, LogId, Sequence, sha256};
 use acta_projections::Projections;
 use serde::{Deserialize, Serialize};
@@ -108,15 +111,20 @@ impl Checkpoints {
         self.dir.join(format!("{:020}.ckpt", seq.0))
     }
 
-    /// Keeps the newest, and of the older ones about one per doubling of their age.
+    /// Keeps the newest and the oldest, and of those between only what is needed for each to
+    /// be at most twice as old as the one after it.
     fn thin_out(&self, head: Sequence) -> io::Result<()> {
+        let mut positions = self.positions();
+        positions.reverse();
+        let age = |seq: Sequence| head.0.saturating_sub(seq.0);
         let mut kept_age = 0;
-        for (n, seq) in self.positions().into_iter().rev().enumerate() {
-            let age = head.0.saturating_sub(seq.0);
-            if n < NEWEST_KEPT || age >= kept_age * 2 {
-                kept_age = age;
+        for (n, seq) in positions.iter().enumerate() {
+            let older = positions.get(n + 1);
+            let spare = older.is_some_and(|older| age(*older) <= kept_age * 2);
+            if n >= NEWEST_KEPT && spare {
+                fs::remove_file(self.path(*seq))?;
             } else {
-                fs::remove_file(self.path(seq))?;
+                kept_age = age(*seq);
             }
         }
         Ok(())

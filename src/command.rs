@@ -284,6 +284,11 @@ impl Command {
         self.changes_globals() || matches!(self, Self::CreateWorker { .. })
     }
 
+    /// Whether it is decided upon a worker that it does not change.
+    pub fn reads_other_workers(&self) -> bool {
+        matches!(self, Self::IssueToken(_))
+    }
+
     /// Roughly how much memory it holds while it waits, in bytes.
     pub fn bytes(&self) -> usize {
         let content = |content: &StoredContent| match &content.body {

@@ -2,6 +2,11 @@
 //!
 //! See ARCHITECTURE.md for the path of a command and for who may import whom.
 
+#[cfg(test)]
+extern crate self as acta;
+#[cfg(test)]
+mod fuzz_corpora;
+
 pub mod auth;
 pub mod backend;
 pub mod bundle;

@@ -9,9 +9,13 @@
 //!     content 0  nothing
 //!     content 1  salt [16] · length u32 · bytes
 //!     content 2  content digest [32]      the content is in a file of that name
-//!     content 3  content digest [32]      the content was erased
+//!     content 3  content digest [32]      the content was erased; each bit inverted
 //! trailer        block digest [32] = SHA-256(block header ‖ record digests)
 //! ```
+//!
+//! Erasing a content must not change any digest, so the content kind itself is in none. The
+//! inversion makes a file that is taken for erased, or the reverse, a digest that does not
+//! match: no change of a byte goes unnoticed.
 //!
 //! The first block of a log follows the [`genesis`] digest of that log.
 
@@ -161,7 +165,7 @@ fn encode_record(record: &Record, out: &mut BytesMut) {
         }
         Some((digest, ContentBody::Erased)) => {
             out.put_u8(3);
-            out.put_slice(&digest.0);
+            out.put_slice(&digest.0.map(|byte| !byte));
         }
     }
 }
@@ -289,8 +293,11 @@ fn split_record(input: &mut Bytes) -> Result<RecordParts, BlockError> {
         2 | 3 => {
             let mut digest = [0; 32];
             take(input, 32)?.copy_to_slice(&mut digest);
-            let body = if kind == 2 { ContentBody::File } else { ContentBody::Erased };
-            Some((Digest(digest), body))
+            if kind == 2 {
+                Some((Digest(digest), ContentBody::File))
+            } else {
+                Some((Digest(digest.map(|byte| !byte)), ContentBody::Erased))
+            }
         }
         _ => return Err(BlockError::Malformed("a content is of an unknown kind")),
     };

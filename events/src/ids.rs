@@ -91,6 +91,16 @@ macro_rules! text_id {
     )*};
 }
 
+/// What an actor's name begins with if it is the holder of an issued token.
+const TOKEN_ACTOR: &str = "token:";
+
+/// A token's id becomes a part of its holder's name as an actor, which is an identifier too.
+fn check_token_id(text: &str) -> Result<(), InvalidId> {
+    check_id(text)?;
+    let fits = text.len() <= ID_CHARS_MAX - TOKEN_ACTOR.len();
+    if fits { Ok(()) } else { Err(InvalidId { value: text.into() }) }
+}
+
 /// The longest idempotency key, in characters.
 pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
 
@@ -129,8 +139,8 @@ text_id! {
     HostId: check_id, InvalidId;
     /// One agent instance within its runtime.
     WorkerId: check_id, InvalidId;
-    /// An issued token; never the token itself.
-    TokenId: check_id, InvalidId;
+    /// An issued token; never the token itself. At most 114 characters.
+    TokenId: check_token_id, InvalidId;
     /// The name of a consumer cursor.
     CursorName: check_id, InvalidId;
     /// Who gave a command: `token:<id>`, `operator`, `anonymous` or `service`.
@@ -159,8 +169,8 @@ impl Actor {
 
     /// The holder of an issued token.
     pub fn token(id: &TokenId) -> Self {
-        // A token id is bounded well below the limit when it is generated, so the prefix fits.
-        Self(format!("token:{id}").into())
+        // A token id leaves room for the prefix, so this is an identifier.
+        Self(format!("{TOKEN_ACTOR}{id}").into())
     }
 }
 

@@ -293,7 +293,7 @@ impl WorkerState {
             }
             Event::WorkerInputAccepted(accepted) => {
                 self.items = accepted.item;
-                self.pending += 1;
+                self.pending = self.pending.saturating_add(1);
                 self.revision = accepted.revision;
                 self.result(Operation::Input, Outcome::Accepted, None);
             }
@@ -317,7 +317,7 @@ impl WorkerState {
                 self.revision = self.revision.next();
                 if let (Some(input), true) = (interrupted.input, interrupted.again) {
                     self.settled = Sequence(input.0.saturating_sub(1));
-                    self.pending += 1;
+                    self.pending = self.pending.saturating_add(1);
                 }
             }
             Event::WorkerOutput(output) => self.apply_output(record, output.event, output.turn),
@@ -353,11 +353,11 @@ impl WorkerState {
             OutputKind::TextDelta => {
                 let bytes = record.content.as_ref().map_or(0, |content| content.len);
                 let open = self.open_text.get_or_insert(OpenText { first: record.seq(), bytes: 0 });
-                open.bytes += bytes;
+                open.bytes = open.bytes.saturating_add(bytes);
             }
             OutputKind::TextDone => {
                 self.open_text = None;
-                self.items += 1;
+                self.items = self.items.saturating_add(1);
             }
             _ => {}
         }

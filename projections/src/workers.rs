@@ -95,10 +95,11 @@ impl Projection for Workers {
             let ordinal = self.created;
             let Some(state) = WorkerState::create(record, ordinal) else { return };
             let of = self.by_runtime.entry(runtime.clone()).or_default();
-            if of.by_id.insert(worker.clone(), Arc::new(state)).is_none() {
-                of.counts.running += 1;
+            if let Some(before) = of.by_id.insert(worker.clone(), Arc::new(state)) {
+                *of.counts.of(before.status) -= 1;
             }
-            self.created += 1;
+            of.counts.running += 1;
+            self.created = self.created.saturating_add(1);
             return;
         }
         let Some(of) = self.by_runtime.get_mut(runtime) else { return };

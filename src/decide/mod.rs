@@ -6,6 +6,8 @@
 
 mod access;
 mod registry;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use crate::{

@@ -84,11 +84,13 @@ fn commit(shared: &Arc<Shared>, batch: Batch<Reply>, decider: &Sender<Message>) 
         }
         Err(AppendError::Conflict { head }) => {
             tracing::error!(head = %head.seq, expected = %after, "somebody else has written to the log");
+            shared.set_health(Health::Recovering);
             answer_with(decided, &outcome_unknown());
             recover(shared, decider)
         }
         Err(AppendError::Unknown { why }) => {
             tracing::error!(%why, "the outcome of a write is not known; opening the log again");
+            shared.set_health(Health::Recovering);
             answer_with(decided, &outcome_unknown());
             recover(shared, decider)
         }
@@ -97,7 +99,6 @@ fn commit(shared: &Arc<Shared>, batch: Batch<Reply>, decider: &Sender<Message>) 
 
 /// Opens the log again, for as long as it takes, and publishes what turns out to be there.
 fn recover(shared: &Arc<Shared>, decider: &Sender<Message>) -> Message {
-    shared.set_health(Health::Recovering);
     if decider.news(Message::Lost).is_err() {
         return Message::Close;
     }

@@ -159,7 +159,10 @@ impl<R> Core<R> {
         submission: Box<Submission<R>>,
         moment: Moment,
     ) -> Option<Box<Submission<R>>> {
-        if self.globals_changed.is_some() && submission.request.command.reads_globals() {
+        let command = &submission.request.command;
+        let rests_upon_pending = self.globals_changed.is_some() && command.reads_globals()
+            || !self.overlay.is_empty() && command.reads_other_workers();
+        if rests_upon_pending {
             return Some(submission);
         }
         let answer = self.decide(&submission, moment);
@@ -180,7 +183,9 @@ impl<R> Core<R> {
         check_revision(request, state.as_ref())?;
         let moment = Moment { now: moment.now.max(self.end.time), ..moment };
         if let Command::Report { outcomes, .. } = &request.command {
-            return self.decide_report(request, state, outcomes, moment);
+            let answer = self.decide_report(request, state, outcomes, moment)?;
+            self.remember(key, &answer);
+            return Ok(answer);
         }
         let decision = {
             let globals = self.views.read();
@@ -199,12 +204,18 @@ impl<R> Core<R> {
                 if request.command.changes_globals() {
                     self.globals_changed = Some(record.seq());
                 }
-                if let Some(key) = key {
-                    self.keys.insert(key, record.seq());
-                    self.key_order.push_back((record.seq(), key));
-                }
-                Ok(Ack::Recorded { first: record, replayed: false })
+                let answer = Ack::Recorded { first: record, replayed: false };
+                self.remember(key, &answer);
+                Ok(answer)
             }
+        }
+    }
+
+    /// Knows the key of a command that was recorded until the index does.
+    fn remember(&mut self, key: Option<KeyDigest>, answer: &Ack) {
+        if let (Some(key), Ack::Recorded { first, .. }) = (key, answer) {
+            self.keys.insert(key, first.seq());
+            self.key_order.push_back((first.seq(), key));
         }
     }
 
@@ -218,6 +229,13 @@ impl<R> Core<R> {
         let mut state = state.ok_or_else(|| Rejection::invalid("a report of an unknown worker"))?;
         let worker =
             WorkerRef { runtime_id: state.runtime.clone(), worker_id: state.worker.clone() };
+        // Of a report that is refused nothing is recorded. No outcome ends a worker, so what is
+        // refused is refused from the beginning.
+        if state.terminal.is_some() {
+            for outcome in outcomes {
+                decide::decide_outcome(&state, outcome)?;
+            }
+        }
         // All of a report stands in one block, so that after a crash it is there as a whole or
         // not at all, and whoever reported can tell which.
         if !self.builder.fits(request.command.bytes()) {

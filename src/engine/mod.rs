@@ -15,6 +15,8 @@ mod committer;
 pub mod core;
 mod decider;
 mod queue;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use self::core::{LogEnd, key_digest};
 
@@ -24,7 +26,8 @@ use crate::{
     error::{Code, Rejection},
     log::Log,
 };
-use acta_events::{Sequence, Timestamp};
+use acta_events::{Record, Sequence, Timestamp};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{
     sync::{
@@ -255,6 +258,9 @@ impl EngineHandle {
         commands: OwnedSemaphorePermit,
         bytes: OwnedSemaphorePermit,
     ) -> Answer {
+        if self.shared.closing.load(Ordering::Acquire) {
+            return Err(not_ready(Health::Closed));
+        }
         let health = self.health();
         if !matches!(health, Health::Ready | Health::Refusing) {
             return Err(not_ready(health));
@@ -295,15 +301,22 @@ impl EngineHandle {
         };
         let first = Arc::clone(&logged.record);
         let content = self.shared.log.content(&first).await?;
-        if request.key.as_ref().is_some_and(|key| key.is_of(&first, content.as_ref())) {
-            return Ok(Ack::Recorded { first, replayed: true });
-        }
-        let message = format!(
-            "this Idempotency-Key was used for another command before, recorded as sequence \
-             {seq}; repeat that command exactly, or use a fresh key"
-        );
-        Err(Rejection::new(Code::IdempotencyKeyReused, message))
+        replay_of(request, first, content.as_ref())
     }
+}
+
+/// The answer to a command whose key was used before, for the command that made this record
+/// with this content.
+fn replay_of(request: &Request, first: Arc<Record>, content: Option<&Bytes>) -> Answer {
+    if request.key.as_ref().is_some_and(|key| key.is_of(&first, content)) {
+        return Ok(Ack::Recorded { first, replayed: true });
+    }
+    let message = format!(
+        "this Idempotency-Key was used for another command before, recorded as sequence {}; \
+         repeat that command exactly, or use a fresh key",
+        first.seq()
+    );
+    Err(Rejection::new(Code::IdempotencyKeyReused, message))
 }
 
 fn bytes_units(request: &Request) -> u32 {

@@ -91,6 +91,8 @@ impl Follower {
         through: Sequence,
         limit: usize,
     ) -> Result<Vec<Arc<Logged>>, ReadFault> {
+        // What is beyond the head is not there yet, so it cannot have been looked at.
+        let through = through.min(self.head());
         if self.position >= through {
             return Ok(Vec::new());
         }

@@ -8,6 +8,8 @@
 mod contents;
 mod read;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 pub use contents::Contents;
 pub use read::{ReadFault, Slice};

@@ -1,0 +1,6 @@
+#![no_main]
+
+#[path = "../logic/record_decode.rs"]
+mod logic;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| logic::run(input));
