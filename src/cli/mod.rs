@@ -209,10 +209,9 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         Command::Token(command) => token::run(command, client, out).await,
         Command::Bundle(command) => bundle::run(command, client, out).await,
         Command::Runtime(command) => runtime::run(&command, client, out).await,
-        Command::Serve(_)
-        | Command::Demo(_)
-        | Command::Rebuild(_)
-        | Command::Completions(_) => Ok(()),
+        Command::Serve(_) | Command::Demo(_) | Command::Rebuild(_) | Command::Completions(_) => {
+            Ok(())
+        }
     }
 }
 

@@ -74,8 +74,7 @@ impl Api {
         body: Option<&Value>,
     ) -> Result<Answer> {
         let failed = || format!("{method} {path}");
-        let mut request =
-            self.http.request(method.clone(), format!("{}{path}", self.base));
+        let mut request = self.http.request(method.clone(), format!("{}{path}", self.base));
         request = request.bearer_auth(&self.token);
         if let Some(key) = key {
             request = request.header("idempotency-key", key);

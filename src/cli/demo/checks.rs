@@ -170,11 +170,8 @@ mod tests {
 
     #[test]
     fn answers_that_differ_in_one_byte_are_noticed_there() {
-        let answer = |status, body: &str| Answer {
-            status,
-            replayed: false,
-            body: body.to_owned().into(),
-        };
+        let answer =
+            |status, body: &str| Answer { status, replayed: false, body: body.to_owned().into() };
         check(same_answer(&answer(200, "{}"), &answer(200, "{}")), None);
         check(same_answer(&answer(200, "{}"), &answer(404, "no")), Some("status 404: no"));
         let long = "x".repeat(500);

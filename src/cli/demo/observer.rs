@@ -57,7 +57,7 @@ struct Frame<'a> {
 impl Observer {
     /// Connects and begins where it left off; the first time at the beginning.
     pub(super) async fn connect(&mut self, api: &Api) -> Result<()> {
-        self.cut();
+        self.cut().await;
         let place = match &self.seen.lock().cursor {
             Some(cursor) => format!("cursor={cursor}"),
             None => "after=0".into(),
@@ -99,9 +99,11 @@ impl Observer {
     }
 
     /// Drops the connection without a word.
-    pub(super) fn cut(&mut self) {
+    pub(super) async fn cut(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.abort();
+            // It is over when nothing more can arrive; that it was aborted is no news.
+            drop(connection.await);
         }
     }
 
@@ -144,7 +146,9 @@ impl Observer {
 
 impl Drop for Observer {
     fn drop(&mut self) {
-        self.cut();
+        if let Some(connection) = &self.connection {
+            connection.abort();
+        }
     }
 }
 

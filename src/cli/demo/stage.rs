@@ -193,7 +193,7 @@ impl Stage {
 
     /// Ends whatever was started.
     pub(super) async fn end(&mut self) -> Result<()> {
-        self.observer.cut();
+        self.observer.cut().await;
         let stopped = match self.service.take() {
             None => Ok(()),
             Some(service) => match service.stop().await {
@@ -237,9 +237,7 @@ impl Live {
             let seq = Sequence(told.seq);
             let (ink, speaker) = match record["type"].as_str().unwrap_or_default() {
                 "worker_input_accepted" => (Ink::Person, format!("to {worker}")),
-                "worker_output" if record["data"]["event"] == "text_delta" => {
-                    (Ink::Agent, worker)
-                }
+                "worker_output" if record["data"]["event"] == "text_delta" => (Ink::Agent, worker),
                 "worker_diagnosed" | "worker_interrupted" | "worker_spawn_failed" => {
                     (Ink::Alarm, worker)
                 }

@@ -68,17 +68,16 @@ async fn spawn(stage: &mut Stage, screen: &mut Screen<'_>) -> Result<()> {
         .flatten()
         .map(|worker| &worker["execution"]["backend"])
         .collect();
-    let verdict =
-        checks::is(backends == ["connected"; 2], "two workers, each connected", || {
-            format!("{backends:?}")
-        });
+    let verdict = checks::is(backends == ["connected"; 2], "two workers, each connected", || {
+        format!("{backends:?}")
+    });
     screen.check("both workers are connected to what runs them", verdict)
 }
 
 /// Whether a record says that a worker was started, or could not be.
 fn is_start_of(told: &Told, worker: &str) -> bool {
-    let start = told.json.contains("\"worker_connected\"")
-        || told.json.contains("\"worker_spawn_failed\"");
+    let start =
+        told.json.contains("\"worker_connected\"") || told.json.contains("\"worker_spawn_failed\"");
     start && told.json.contains(worker)
 }
 
@@ -114,9 +113,8 @@ async fn send(stage: &mut Stage, screen: &mut Screen<'_>) -> Result<Sent> {
     stage.end_of_step(screen)?;
     let in_order = acknowledged.windows(2).all(|pair| pair[0] < pair[1]);
     let in_order = in_order && acknowledged.iter().all(Option::is_some);
-    let verdict = checks::is(in_order, "acknowledgements that count up", || {
-        format!("{acknowledged:?}")
-    });
+    let verdict =
+        checks::is(in_order, "acknowledgements that count up", || format!("{acknowledged:?}"));
     screen.check("every input was acknowledged, in order", verdict)?;
     children(stage, screen)?;
     first.context("there was no input")
@@ -147,18 +145,19 @@ fn children(stage: &Stage, screen: &mut Screen<'_>) -> Result<()> {
 
 async fn cut_off(stage: &mut Stage, screen: &mut Screen<'_>) -> Result<()> {
     screen.step("The observer is cut off, and resumes from its cursor")?;
-    stage.observer.cut();
-    let (count, last) = stage.observer.look(|seen| {
-        (seen.events.len(), seen.events.last().map_or(0, |told| told.seq))
-    });
+    stage.observer.cut().await;
+    let (count, last) = stage
+        .observer
+        .look(|seen| (seen.events.len(), seen.events.last().map_or(0, |told| told.seq)));
     screen.aside(&format!("cut after {count} events, at sequence {last}; output goes on"))?;
     let again = stage.inputs.lines.first().cloned().unwrap_or_default();
     let unseen = event_id(&stage.send(0, &again).await?)?;
     let head = stage.quiet(screen).await?;
     let seen = stage.observer.look(|seen| seen.events.len());
-    let verdict = checks::is(seen == count && head >= unseen, "nothing to arrive meanwhile", || {
-        format!("{} events arrived", seen - count)
-    });
+    let verdict =
+        checks::is(seen == count && head >= unseen, "nothing to arrive meanwhile", || {
+            format!("{} events arrived", seen - count)
+        });
     screen.check(format!("{} events happened while nobody watched", head - last), verdict)?;
     stage.connect_observer().await?;
     compare_observer(stage, screen, head, "observer, cut off and resumed").await?;

@@ -69,11 +69,13 @@ async fn kill(stage: &mut Stage, screen: &mut Screen<'_>) -> Result<Before> {
     let service = stage.service.take().context("the service does not run")?;
     let pid = service.pid;
     let status = service.kill().await?;
-    screen.aside(&format!("{} views and cursors taken at sequence {head}", past.len() + kept.len()))?;
-    let verdict =
-        checks::is(status.signal() == Some(9), "ended by signal 9", || described(status));
+    screen.aside(&format!(
+        "{} views and cursors taken at sequence {head}",
+        past.len() + kept.len()
+    ))?;
+    let verdict = checks::is(status.signal() == Some(9), "ended by signal 9", || described(status));
     screen.check(format!("process {pid} is gone, without a chance to say goodbye"), verdict)?;
-    stage.observer.cut();
+    stage.observer.cut().await;
     Ok(Before { head, log, past, kept })
 }
 
@@ -122,9 +124,8 @@ async fn repeat(stage: &mut Stage, screen: &mut Screen<'_>, first: &Sent) -> Res
     let again = api.ask(Method::POST, path, Some(key), Some(body)).await?;
     let verdict = checks::same_answer(answer, &again);
     screen.check("it is acknowledged with the same bytes as the first time", verdict)?;
-    let verdict = checks::is(again.replayed, "Idempotent-Replayed: true", || {
-        "an answer without it".into()
-    });
+    let verdict =
+        checks::is(again.replayed, "Idempotent-Replayed: true", || "an answer without it".into());
     screen.check("and marked Idempotent-Replayed", verdict)?;
     let other = json!({"kind": "user", "content": "something else"});
     let refused = api.ask(Method::POST, path, Some(key), Some(&other)).await?;
@@ -150,7 +151,7 @@ fn show_history(screen: &mut Screen<'_>, log: &[Told]) -> Result<()> {
 
 async fn stop(stage: &mut Stage, screen: &mut Screen<'_>, log: &[Told]) -> Result<()> {
     screen.step("The service stops, and its views are rebuilt from the log alone")?;
-    stage.observer.cut();
+    stage.observer.cut().await;
     let service = stage.service.take().context("the service does not run")?;
     let status = service.stop().await?;
     let verdict = checks::is(status.success(), "exit code 0", || described(status));
