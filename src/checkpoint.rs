@@ -94,6 +94,13 @@ impl Checkpoints {
         None
     }
 
+    /// One checkpoint, or why it cannot be used.
+    pub fn load(&self, log: LogId, seq: Sequence) -> Result<Projections, String> {
+        let projections = read(&self.path(seq), log)?;
+        let position = projections.position();
+        if position == seq { Ok(projections) } else { Err(format!("it stands at {position}")) }
+    }
+
     /// The positions of all checkpoints, oldest first.
     pub fn positions(&self) -> Vec<Sequence> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();

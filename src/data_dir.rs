@@ -90,6 +90,12 @@ pub enum DataDirError {
         /// Its format.
         format: u32,
     },
+    /// There is no log, and none is to be made.
+    #[error("{path} is not an Acta data directory: it has no acta.json")]
+    Nothing {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A log was to be created where there is one.
     #[error("the data directory {path} already holds log {log}")]
     Exists {
@@ -147,6 +153,22 @@ impl DataDir {
             Some(identity) => Err(DataDirError::Exists { path: path.into(), log: identity.log_id }),
             None => Self::found(path, log, created, lock),
         }
+    }
+
+    /// Opens the data directory of a stopped service to look at it. Nothing in it is changed, not
+    /// even by making the lock file: where there is none, no service has ever been.
+    pub fn inspect(path: &Path) -> Result<Self, DataDirError> {
+        let io = |source| DataDirError::Io { path: path.into(), source };
+        let nothing = || DataDirError::Nothing { path: path.into() };
+        let identity = read_identity(path)?.ok_or_else(nothing)?;
+        let lock = match File::open(path.join(LOCK)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                File::open(path.join(IDENTITY)).map_err(io)?
+            }
+            other => other.map_err(io)?,
+        };
+        let lock = hold(lock, path)?;
+        Ok(Self::from_parts(path, identity, lock))
     }
 
     fn found(
@@ -254,11 +276,17 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
         .mode(0o600)
         .open(&lock_path)
         .map_err(io)?;
+    hold(file, path)
+}
+
+fn hold(file: File, path: &Path) -> Result<File, DataDirError> {
     for _ in 0..LOCK_TRIES {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::Error(source)) => return Err(io(source)),
+            Err(TryLockError::Error(source)) => {
+                return Err(DataDirError::Io { path: path.join(LOCK), source });
+            }
         }
     }
     Err(DataDirError::Locked { path: path.into() })
@@ -370,6 +398,24 @@ mod tests {
                 (found, _) => panic!("{files:?}: {found:?}"),
             }
         }
+    }
+
+    #[test]
+    fn looking_at_it_changes_nothing_and_keeps_the_service_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = DataDir::inspect(dir.path()).unwrap_err();
+        assert!(matches!(error, DataDirError::Nothing { .. }), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let log = DataDir::open(dir.path()).unwrap().log_id();
+        let seen = DataDir::inspect(dir.path()).unwrap();
+        assert_eq!(seen.log_id(), log);
+        let error = DataDir::open(dir.path()).unwrap_err();
+        assert!(matches!(error, DataDirError::Locked { .. }), "{error}");
+        drop(seen);
+        let held = DataDir::open(dir.path()).unwrap();
+        let error = DataDir::inspect(dir.path()).unwrap_err();
+        assert!(matches!(error, DataDirError::Locked { .. }), "{error}");
+        drop(held);
     }
 
     #[test]

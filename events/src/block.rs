@@ -200,13 +200,18 @@ impl Block {
         if input.has_remaining() {
             return Err(BlockError::Length);
         }
-        let mut records = Vec::with_capacity(parts.len());
+        let mut records: Vec<Arc<Record>> = Vec::with_capacity(parts.len());
         let mut failed = None;
         for (seq, (json, content)) in (head.first.0..).zip(parts) {
             let seq = Sequence(seq);
-            match Record::decode(json.clone(), content.clone()) {
+            // Whether the bytes are damaged or merely not understood is told by the block
+            // digest, so it is computed over all records in any case.
+            let digest =
+                crate::record::digest_of(&json, content.as_ref().map(|(digest, _)| *digest));
+            hasher.update(digest.0);
+            let before = records.last().map(|record| &record.header);
+            match Record::decode(json, content, digest, before) {
                 Ok(record) => {
-                    hasher.update(record.digest.0);
                     if record.seq() != seq {
                         failed.get_or_insert(BlockError::Malformed(
                             "a record's sequence is not its place",
@@ -215,11 +220,6 @@ impl Block {
                     records.push(Arc::new(record));
                 }
                 Err(source) => {
-                    // Whether the bytes are damaged or merely not understood is told by the
-                    // block digest, so it is computed over all records in any case.
-                    hasher.update(
-                        crate::record::digest_of(&json, content.map(|(digest, _)| digest)).0,
-                    );
                     failed.get_or_insert(BlockError::Record { seq, source });
                 }
             }

@@ -43,11 +43,21 @@ impl Digest {
     }
 }
 
+/// The value of every digit; 255 for what is none.
+const NIBBLES: [u8; 256] = {
+    let mut values = [255; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[HEX[value as usize] as usize] = value;
+        value += 1;
+    }
+    values
+};
+
 fn nibble(digit: u8) -> Result<u8, DigestParseError> {
-    match digit {
-        b'0'..=b'9' => Ok(digit - b'0'),
-        b'a'..=b'f' => Ok(digit - b'a' + 10),
-        _ => Err(DigestParseError),
+    match NIBBLES[usize::from(digit)] {
+        255 => Err(DigestParseError),
+        value => Ok(value),
     }
 }
 

@@ -67,6 +67,20 @@ macro_rules! events {
                     _ => Err(EventDecodeError::Unknown { name: name.into(), version }),
                 }
             }
+
+            /// Decodes the data at the beginning of a text, and tells its length. Nothing if it
+            /// cannot be decoded; [`Self::decode`] says why.
+            pub(crate) fn decode_first(name: &str, version: u16, text: &str) -> Option<(Self, usize)> {
+                match (name, version) {
+                    $(($name, $version) => {
+                        let mut stream =
+                            serde_json::Deserializer::from_str(text).into_iter::<$Variant>();
+                        let data = stream.next()?.ok()?;
+                        Some((Self::$Variant(data), stream.byte_offset()))
+                    })*
+                    _ => None,
+                }
+            }
         }
 
         $(impl From<$Variant> for Event {

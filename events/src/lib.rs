@@ -9,6 +9,7 @@ pub mod block;
 pub mod cursor;
 mod digest;
 mod event;
+mod header;
 mod ids;
 pub mod record;
 mod time;

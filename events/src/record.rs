@@ -206,10 +206,11 @@ struct CommandOut<'a> {
     fingerprint: Digest,
 }
 
+/// What a header says of its content.
 #[derive(Clone, Copy, Serialize, Deserialize)]
-struct ContentMeta {
-    len: u64,
-    media_type: MediaType,
+pub(crate) struct ContentMeta {
+    pub(crate) len: u64,
+    pub(crate) media_type: MediaType,
 }
 
 #[derive(Deserialize)]
@@ -270,19 +271,23 @@ impl Record {
         Ok(Self { header, json: json.into(), content, digest })
     }
 
-    /// Understands a stored envelope. `content` is its digest and where it is, from the block.
+    /// Understands a stored envelope. `content` is its digest and where it is, from the block;
+    /// `digest` is that of the record, from [`digest_of`]; `before` is the record before it, with
+    /// which it may share texts.
     pub(crate) fn decode(
         json: Bytes,
         content: Option<(Digest, ContentBody)>,
+        digest: Digest,
+        before: Option<&Header>,
     ) -> Result<Self, RecordError> {
         if json.len() > HEADER_BYTES_MAX {
             return Err(RecordError::HeaderTooLarge { bytes: json.len() });
         }
-        let digest = digest_of(&json, content.as_ref().map(|(digest, _)| *digest));
-        let read: HeaderIn<'_> = serde_json::from_slice(&json)
-            .map_err(|error| RecordError::HeaderMalformed(error.to_string()))?;
-        let event = Event::decode(&read.kind, read.v, read.data.get())?;
-        let content = match (read.content, content) {
+        let (header, meta) = match crate::header::read(&json, before) {
+            Some(read) => read,
+            None => read_any(&json)?,
+        };
+        let content = match (meta, content) {
             (None, None) => None,
             (Some(meta), Some((digest, body))) => {
                 if let ContentBody::Inline { bytes, .. } = &body
@@ -293,20 +298,6 @@ impl Record {
                 Some(StoredContent { digest, len: meta.len, media_type: meta.media_type, body })
             }
             _ => return Err(RecordError::ContentMismatch),
-        };
-        let header = Header {
-            seq: read.seq,
-            id: read.id,
-            time: read.time,
-            runtime: read.runtime,
-            worker: read.worker,
-            version: read.version,
-            actor: read.actor,
-            command: read
-                .command
-                .map(|command| CommandRef { key: command.key, fingerprint: command.fingerprint }),
-            trace: read.trace,
-            event,
         };
         Ok(Self { header, json, content, digest })
     }
@@ -327,6 +318,28 @@ impl Record {
         };
         4 + self.json.len() + 1 + content
     }
+}
+
+/// Understands a header however it is written.
+pub(crate) fn read_any(json: &[u8]) -> Result<(Header, Option<ContentMeta>), RecordError> {
+    let read: HeaderIn<'_> = serde_json::from_slice(json)
+        .map_err(|error| RecordError::HeaderMalformed(error.to_string()))?;
+    let event = Event::decode(&read.kind, read.v, read.data.get())?;
+    let header = Header {
+        seq: read.seq,
+        id: read.id,
+        time: read.time,
+        runtime: read.runtime,
+        worker: read.worker,
+        version: read.version,
+        actor: read.actor,
+        command: read
+            .command
+            .map(|command| CommandRef { key: command.key, fingerprint: command.fingerprint }),
+        trace: read.trace,
+        event,
+    };
+    Ok((header, read.content))
 }
 
 /// The record digest over the stored parts.

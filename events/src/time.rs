@@ -21,8 +21,50 @@ impl Timestamp {
 
     /// Parses any RFC 3339 time.
     pub fn parse(text: &str) -> Result<Self, TimestampParseError> {
+        if let Some(time) = Self::parse_own(text.as_bytes()) {
+            return Ok(time);
+        }
         let parsed: jiff::Timestamp = text.parse().map_err(|_| TimestampParseError)?;
         Ok(Self(parsed.as_microsecond()))
+    }
+
+    /// Parses what [`fmt::Display`] writes, between 1970 and 9998; nothing for any other form,
+    /// and for what is no time.
+    fn parse_own(text: &[u8]) -> Option<Self> {
+        let text: &[u8; 27] = text.try_into().ok()?;
+        let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.')];
+        if marks.iter().any(|(at, mark)| text[*at] != *mark) || text[26] != b'Z' {
+            return None;
+        }
+        let number = |from: usize, to: usize| {
+            text[from..to].iter().try_fold(0_i64, |n, digit| {
+                digit.is_ascii_digit().then(|| n * 10 + i64::from(digit - b'0'))
+            })
+        };
+        let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+        let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+        let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let days_in_month = match month {
+            1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
+            4 | 6 | 9 | 11 => 30,
+            2 if leap => 29,
+            2 => 28,
+            _ => return None,
+        };
+        let valid = (1970..=9998).contains(&year)
+            && (1..=days_in_month).contains(&day)
+            && hour < 24
+            && minute < 60
+            && second < 60;
+        if !valid {
+            return None;
+        }
+        // Years that begin in March have their leap day at their end.
+        let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+        let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day;
+        // The first of March of the year 0 is that many days before 1970, and day 1 here.
+        let seconds = ((days - 719_469) * 24 + hour) * 3_600 + minute * 60 + second;
+        Some(Self(seconds * 1_000_000 + number(20, 26)?))
     }
 }
 
@@ -52,5 +94,37 @@ impl<'de> Deserialize<'de> for Timestamp {
             }
         }
         deserializer.deserialize_str(Visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Timestamp;
+
+    #[test]
+    fn the_own_form_is_parsed_as_any_other_is() {
+        let mut micros = 0_i64;
+        while micros < 253_000_000_000_000_000 {
+            let text = Timestamp(micros).to_string();
+            assert_eq!(Timestamp::parse_own(text.as_bytes()), Some(Timestamp(micros)), "{text}");
+            micros += 29 * 3_600_000_000 + 61_000_001;
+        }
+        for text in [
+            "2026-02-29T00:00:00.000000Z",
+            "2100-02-29T00:00:00.000000Z",
+            "2026-13-01T00:00:00.000000Z",
+            "2026-00-01T00:00:00.000000Z",
+            "2026-04-31T00:00:00.000000Z",
+            "2026-01-00T00:00:00.000000Z",
+            "2026-01-01T24:00:00.000000Z",
+            "2026-01-01T00:60:00.000000Z",
+            "2026-01-01T00:00:0x.000000Z",
+            "1969-12-31T23:59:59.999999Z",
+            "2026-01-01 00:00:00.000000Z",
+            "2026-01-01T00:00:00.000000z",
+            "2026-01-01T00:00:00Z",
+        ] {
+            assert_eq!(Timestamp::parse_own(text.as_bytes()), None, "{text}");
+        }
     }
 }

@@ -17,6 +17,7 @@ mod follower;
 mod lifecycle;
 mod ls;
 mod output;
+mod rebuild;
 mod runtime;
 mod send;
 mod serve;
@@ -97,7 +98,9 @@ pub(crate) enum Command {
     /// Run the service
     Serve(Box<serve_args::ServeArgs>),
     /// Run the main job from end to end on a temporary service, and check that it holds
-    Demo(serve_args::DemoArgs),
+    Demo(demo::DemoArgs),
+    /// Compute the views of a stopped service again, from its log alone
+    Rebuild(rebuild::RebuildArgs),
     /// Ask for a new worker
     Spawn(spawn::SpawnArgs),
     /// Send a worker an input
@@ -154,6 +157,9 @@ pub fn main() -> ExitCode {
         }
         Err(error) => {
             note(&format!("error: {error:#}"));
+            if error.is::<rebuild::Unequal>() {
+                return ExitCode::from(rebuild::UNEQUAL_CODE);
+            }
             ExitCode::FAILURE
         }
     }
@@ -166,7 +172,13 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             args.operator_tokens().map_err(|error| UsageError(error.to_string()))?;
             block_on(&mut Builder::new_multi_thread(), serve::run(*args))
         }
-        Command::Demo(args) => block_on(&mut Builder::new_multi_thread(), demo::run(args)),
+        Command::Demo(args) => {
+            let mut out = connection.stdout();
+            block_on(&mut Builder::new_multi_thread(), demo::run(args, &mut out))
+        }
+        Command::Rebuild(args) => {
+            rebuild::run(&args, connection.data.as_deref(), &mut connection.stdout())
+        }
         Command::Completions(args) => completions::run(&args, &mut connection.stdout()),
         Command::Token(token::TokenCommand::Reset) => {
             token::reset(connection.data.as_deref(), &mut connection.stdout())
@@ -197,7 +209,9 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         Command::Token(command) => token::run(command, client, out).await,
         Command::Bundle(command) => bundle::run(command, client, out).await,
         Command::Runtime(command) => runtime::run(&command, client, out).await,
-        Command::Serve(_) | Command::Demo(_) | Command::Completions(_) => Ok(()),
+        Command::Serve(_) | Command::Demo(_) | Command::Rebuild(_) | Command::Completions(_) => {
+            Ok(())
+        }
     }
 }
 

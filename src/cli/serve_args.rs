@@ -1,4 +1,4 @@
-//! What `acta serve` and `acta demo` can be told.
+//! What `acta serve` can be told.
 
 use super::credentials::Secret;
 use clap::{Args, ValueEnum};
@@ -195,30 +195,6 @@ impl ServeArgs {
         }
         Ok(tokens)
     }
-}
-
-const DEMO_HELP: &str = "\
-Examples:
-  acta demo
-  acta demo \"first line\" \"second line\"
-  printf 'one\\ntwo\\n' | acta demo -
-  acta demo --input lines.txt";
-
-/// Options of `acta demo`.
-#[derive(Args, Clone, Debug)]
-#[command(after_help = DEMO_HELP)]
-pub struct DemoArgs {
-    /// What the workers are sent, one input each; `-` reads lines from standard input
-    #[arg(value_name = "TEXT", conflicts_with = "input")]
-    pub text: Vec<String>,
-
-    /// A file whose lines the workers are sent
-    #[arg(long, value_name = "FILE")]
-    pub input: Option<PathBuf>,
-
-    /// The templates that workers are made from
-    #[arg(long, value_name = "FILE", env = "ACTA_MANIFEST")]
-    pub manifest: Option<PathBuf>,
 }
 
 #[cfg(test)]

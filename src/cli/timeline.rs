@@ -202,6 +202,9 @@ impl Timeline {
             Event::WorkerInputDispatched(e) => {
                 Line::new(Ink::Dim, format!("turn {} begins with input {}", e.turn, e.input))
             }
+            Event::WorkerProcessStarted(e) => {
+                Line::new(Ink::Dim, format!("process {} serves turn {}", e.process.pid, e.turn))
+            }
             Event::WorkerInputFailed(e) => Line::new(
                 Ink::Alarm,
                 format!(

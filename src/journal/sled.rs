@@ -14,6 +14,7 @@ use super::{
 };
 use crate::data_dir::DataDir;
 use acta_events::{LogId, Sequence, block::Block};
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use std::{
     fs::{self, File},
@@ -132,6 +133,29 @@ impl SledJournal {
             store: RwLock::new(Some(Arc::new(store))),
             head: RwLock::new(end),
         })
+    }
+
+    /// Blocks as they are stored, unverified, from the one that holds the sequence after
+    /// `after`; none at the end. For whoever verifies them and measures that alone; where
+    /// something is wrong with them, [`Journal::read`] tells what.
+    pub fn stored(&self, after: Sequence, blocks: usize) -> Result<Vec<Bytes>, ReadError> {
+        let Some(store) = self.live_store() else {
+            return Err(ReadError::Io { why: "the log is closed or being recovered".into() });
+        };
+        let wanted = after.next();
+        let fault = |fault| damaged(wanted, self.head().seq.max(wanted), fault);
+        if after >= self.head().seq {
+            return Ok(Vec::new());
+        }
+        let floor = store.floor(wanted).map_err(fault)?;
+        let mut next = floor.map_or(wanted, |(first, _)| first);
+        let mut found = Vec::new();
+        while found.len() < blocks {
+            let Some((first, bytes)) = store.ceiling(next).map_err(fault)? else { break };
+            found.push(bytes);
+            next = first.next();
+        }
+        Ok(found)
     }
 
     fn live_store(&self) -> Option<Arc<Store>> {

@@ -41,8 +41,13 @@ impl Manifest {
     /// named and cannot be used is not passed over for another. Whatever happens there is
     /// something to go on with; the caller logs the warning.
     pub fn load(path: Option<&Path>) -> Loaded {
+        Self::load_from(&Self::locate(path))
+    }
+
+    /// The path that [`Self::load`] reads; none if none is named and none is in the usual places.
+    pub fn locate(path: Option<&Path>) -> Option<PathBuf> {
         let variable = std::env::var_os(PATH_VARIABLE);
-        Self::load_from(&located(path, variable, Path::new(CONTAINER_PATH), Path::new("")))
+        located(path, variable, Path::new(CONTAINER_PATH), Path::new(""))
     }
 
     fn load_from(path: &Option<PathBuf>) -> Loaded {
