@@ -6,3 +6,11 @@
 mod support;
 
 mod access;
+mod contract_bundles;
+mod contract_commands;
+mod contract_errors;
+mod contract_inputs;
+mod contract_lifecycle;
+mod contract_past;
+mod contract_transcript;
+mod contract_workers;
