@@ -17,7 +17,7 @@ use acta_projections::TokenState;
 use axum::{
     Json,
     body::Body,
-    extract::{Path, Request, State},
+    extract::{Request, State},
 };
 use rand::Rng as _;
 use serde::Deserialize;
@@ -106,7 +106,7 @@ pub(super) async fn issue(
 pub(super) async fn revoke(
     caller: Caller,
     State(app): State<App>,
-    Path(id): Path<String>,
+    query::Segment(id): query::Segment,
     request: Request<Body>,
 ) -> Reply<Json<Value>> {
     caller.may(Permission::Tokens)?;
