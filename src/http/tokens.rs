@@ -40,7 +40,7 @@ fn shape(id: &TokenId, state: &TokenState) -> Value {
 
 /// All tokens, without the tokens themselves.
 pub(super) async fn list(caller: Caller, State(app): State<App>) -> Reply<Json<Value>> {
-    caller.may(Permission::Tokens)?;
+    caller.may(Permission::ReadAll)?;
     let views = app.log.views().read();
     let tokens: Vec<_> = views.tokens.iter().map(|(id, state)| shape(id, state)).collect();
     Ok(Json(json!({ "tokens": tokens })))
