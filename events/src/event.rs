@@ -4,9 +4,13 @@
 //! old type stays here under a versioned name, with its golden file, and is converted when
 //! it is read.
 
+mod access;
+
+pub use access::*;
+
 use crate::{
     Digest,
-    ids::{CursorName, Epoch, HostId, Revision, RuntimeId, Sequence, TokenId, WorkerId},
+    ids::{Epoch, HostId, Revision, RuntimeId, Sequence},
 };
 use serde::{Deserialize, Serialize};
 
@@ -586,67 +590,4 @@ pub struct WorkerStopped {
 pub struct WorkerCancelled {
     /// The worker's revision that it makes.
     pub revision: Revision,
-}
-
-/// What the holder of a token may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Everything.
-    Operator,
-    /// Reads everything; its own cursors; no other command.
-    Auditor,
-    /// Reads workers and their events; its own cursors.
-    Observer,
-    /// Registers itself and beats.
-    Host,
-    /// Its own worker, and messages to others.
-    Worker,
-}
-
-/// See [`Event::TokenIssued`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TokenIssued {
-    /// Names the token without giving it away.
-    pub token: TokenId,
-    /// SHA-256 of the token.
-    pub digest: Digest,
-    /// What its holder may do.
-    pub role: Role,
-    /// For people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub label: Option<String>,
-    /// Of role `worker`: which one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub worker: Option<WorkerRef>,
-    /// Of role `host`: which one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<HostId>,
-}
-
-/// A worker's full address.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct WorkerRef {
-    /// Its runtime.
-    pub runtime_id: RuntimeId,
-    /// Its id within the runtime.
-    pub worker_id: WorkerId,
-}
-
-/// See [`Event::TokenRevoked`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TokenRevoked {
-    /// The token.
-    pub token: TokenId,
-}
-
-/// See [`Event::CursorCommitted`]. The cursor belongs to the actor of the record.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CursorCommitted {
-    /// Its name.
-    pub name: CursorName,
-    /// The position, as the consumer gave it.
-    pub cursor: String,
-    /// The sequence in it.
-    pub position: Sequence,
 }

@@ -346,7 +346,7 @@ impl WorkerState {
 
     fn apply_output(&mut self, record: &Record, kind: OutputKind, turn: u64) {
         self.turn = turn;
-        if self.open_turn.is_none() {
+        if self.open_turn.is_none() && is_work(kind) {
             self.open_turn = Some(OpenTurn { turn, input: None });
         }
         match kind {
@@ -401,5 +401,26 @@ impl WorkerState {
             _ => Backend::Connected,
         };
         Execution { backend, run_state: self.run_state(), last_result: self.last_result.clone() }
+    }
+}
+
+/// Whether an output is part of a turn, so that it opens one if none is open. What a worker
+/// reports of its run as a whole may also come between two turns.
+fn is_work(kind: OutputKind) -> bool {
+    match kind {
+        OutputKind::TextDelta
+        | OutputKind::TextDone
+        | OutputKind::ThinkingStart
+        | OutputKind::ThinkingDelta
+        | OutputKind::ThinkingDone
+        | OutputKind::ToolCallStart
+        | OutputKind::ToolCallArgsDelta
+        | OutputKind::ToolCallDone
+        | OutputKind::ToolResult => true,
+        OutputKind::Usage
+        | OutputKind::RunEnd
+        | OutputKind::Error
+        | OutputKind::Status
+        | OutputKind::Alert => false,
     }
 }

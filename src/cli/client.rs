@@ -99,6 +99,16 @@ impl Call {
         self
     }
 
+    /// Without a key, for what the service does not do again under one: it is attempted once.
+    pub(super) fn once(mut self) -> Self {
+        self.idempotency_key = None;
+        self
+    }
+
+    fn may_repeat(&self) -> bool {
+        self.method == Method::GET || self.idempotency_key.is_some()
+    }
+
     fn unknown(&self, what: String) -> ClientError {
         ClientError::Unknown { what, key: self.idempotency_key.clone() }
     }
@@ -173,7 +183,8 @@ impl Client {
                 Err(Failure::Passing(error, wait)) => (error, wait),
             };
             let wait = wait.unwrap_or(RETRY_DELAY * attempt).min(RETRY_AFTER_MAX);
-            if attempt == ATTEMPTS_MAX || Instant::now() + wait >= deadline {
+            let is_last = attempt == ATTEMPTS_MAX || !call.may_repeat();
+            if is_last || Instant::now() + wait >= deadline {
                 return Err(failure);
             }
             attempt += 1;

@@ -6,10 +6,13 @@
 //! machine is not sent to another one because somebody stood in a certain directory.
 
 use super::serve_args::DATA_DEFAULT;
+use clap::{builder::TypedValueParser, error::ErrorKind};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use std::{
-    env, fmt,
+    env,
+    ffi::OsStr,
+    fmt,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
@@ -23,15 +26,17 @@ pub const OPERATOR_TOKEN_FILE: &str = "operator.token";
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
-/// A token with nothing in it would let everybody in.
+/// A token with nothing in it would let everybody in, and some could not be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a token is not empty and has visible ASCII characters only")]
+#[error(
+    "a token is not empty, does not begin or end with white space, and has no control characters"
+)]
 pub struct InvalidToken;
 
 impl Secret {
-    /// Any visible ASCII text that is not empty.
+    /// Any text that a header can carry and that is not empty.
     pub fn parse(text: &str) -> Result<Self, InvalidToken> {
-        let valid = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let valid = !text.is_empty() && text.trim() == text && !text.chars().any(char::is_control);
         if valid { Ok(Self(text.into())) } else { Err(InvalidToken) }
     }
 
@@ -44,6 +49,28 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
+    }
+}
+
+/// Reads a token from the command line or its variable. Other values are shown when they are
+/// refused; this one is not.
+#[derive(Clone, Copy, Debug)]
+pub struct SecretParser;
+
+impl TypedValueParser for SecretParser {
+    type Value = Secret;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Secret, clap::Error> {
+        let parsed = value.to_str().ok_or(InvalidToken).and_then(Secret::parse);
+        parsed.map_err(|error| {
+            let message = format!("invalid value for '--token': {error}\n");
+            clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command)
+        })
     }
 }
 

@@ -37,7 +37,7 @@ use acta_events::{Sequence, Timestamp};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use client::Client;
-use credentials::{Search, Secret};
+use credentials::{Search, Secret, SecretParser};
 use output::{Format, Output, OutputClosed, note};
 use reqwest::Url;
 use std::{future::Future, path::PathBuf, process::ExitCode, time::Duration};
@@ -81,7 +81,7 @@ struct Connection {
 
     /// The token to show; otherwise the operator token of a service on this machine is found by
     /// itself
-    #[arg(long, global = true, env = "ACTA_TOKEN", hide_env_values = true, value_parser = Secret::parse)]
+    #[arg(long, global = true, env = "ACTA_TOKEN", hide_env_values = true, value_parser = SecretParser)]
     token: Option<Secret>,
 
     /// The data directory in which to look for the operator token [default: ./acta-data]

@@ -29,7 +29,7 @@ use std::{
     time::Duration,
 };
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What the service has open.
 struct Opened {
@@ -78,9 +78,11 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     ));
     let shutdown = surface.shutdown.clone();
     let server = tokio::spawn(http::serve(listener, surface));
+    // Whoever has read the listening line may ask for the end at once.
+    let signals = StopSignals::watch()?;
     let note = leave_note(&args, address);
     say_listening(address, &opened.log)?;
-    let reason = stop_signal().await?;
+    let reason = signals.first().await;
     tracing::info!(reason, "stopping");
     shutdown.begin();
     server.await.context("the server ended in a panic")?;
@@ -268,23 +270,36 @@ fn say_listening(address: SocketAddr, log: &Log) -> Result<()> {
     stdout.flush().context("standard output is closed")
 }
 
-async fn stop_signal() -> Result<&'static str> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let reason = tokio::select! {
-        _ = interrupt.recv() => "SIGINT",
-        _ = terminate.recv() => "SIGTERM",
-    };
-    // Whoever asks twice does not want to wait.
-    tokio::spawn(async move {
+/// The signals that ask the service to end.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    /// From now on they are taken note of; until then each ends the process at once.
+    fn watch() -> Result<Self> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
         }
-        tracing::warn!("stopping at once; the next start settles what was under way");
-        std::process::exit(1);
-    });
-    Ok(reason)
+    }
+
+    async fn first(mut self) -> &'static str {
+        let reason = self.next().await;
+        // Whoever asks twice does not want to wait.
+        tokio::spawn(async move {
+            self.next().await;
+            tracing::warn!("stopping at once; the next start settles what was under way");
+            std::process::exit(1);
+        });
+        reason
+    }
 }
 
 async fn close(engine: Engine, opened: Opened, reason: &str) -> Result<()> {

@@ -1,6 +1,6 @@
 //! What `acta serve` can be told.
 
-use super::credentials::Secret;
+use super::credentials::{Secret, SecretParser};
 use clap::{Args, ValueEnum};
 use std::{env, ffi::OsString, net::SocketAddr, path::PathBuf};
 
@@ -82,7 +82,7 @@ pub struct ServeArgs {
         value_name = "TOKEN",
         env = "ACTA_TOKEN",
         hide_env_values = true,
-        value_parser = Secret::parse,
+        value_parser = SecretParser,
         action = clap::ArgAction::Append,
         help_heading = "Access"
     )]

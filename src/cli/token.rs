@@ -106,7 +106,8 @@ pub(super) async fn run(
             if let Some(worker) = worker {
                 body["worker"] = json!(worker);
             }
-            Call::post(&["tokens"], body)
+            // The token is shown in the one answer only, which no repetition brings back.
+            Call::post(&["tokens"], body).once()
         }
         TokenCommand::Ls => Call::get(&["tokens"]),
         TokenCommand::Revoke { id } => Call::delete(&["tokens", id.as_str()]),

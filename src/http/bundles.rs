@@ -18,7 +18,7 @@ use acta_events::{BundleRef, MediaType};
 use axum::{
     Json,
     body::Body,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     http::Uri,
     response::Response,
 };
@@ -83,7 +83,7 @@ struct AvailabilityQuery {
 pub(super) async fn availability(
     caller: Caller,
     State(app): State<App>,
-    Path(id): Path<String>,
+    query::Segment(id): query::Segment,
     uri: Uri,
 ) -> Reply<Json<Value>> {
     caller.may(Permission::ReadWorkers)?;

@@ -19,7 +19,7 @@ use acta_projections::CursorState;
 use axum::{
     Json,
     body::Body,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     response::Response,
 };
 use serde::Deserialize;
@@ -56,7 +56,7 @@ pub(super) async fn list(caller: Caller, State(app): State<App>) -> Reply<Json<V
 pub(super) async fn show(
     caller: Caller,
     State(app): State<App>,
-    Path(name): Path<String>,
+    query::Segment(name): query::Segment,
 ) -> Reply<Json<Value>> {
     caller.may(Permission::OwnCursors)?;
     read(&app, &caller, &parse(&name)?)
@@ -80,7 +80,7 @@ struct CommitRequest {
 pub(super) async fn commit(
     caller: Caller,
     State(app): State<App>,
-    Path(name): Path<String>,
+    query::Segment(name): query::Segment,
     request: Request<Body>,
 ) -> Reply<Response> {
     caller.may(Permission::OwnCursors)?;

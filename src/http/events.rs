@@ -42,6 +42,11 @@ pub(super) struct EventsQuery {
 }
 
 impl EventsQuery {
+    /// Whoever may read workers may follow one; following everything is more.
+    pub(super) fn permission(&self) -> Permission {
+        if self.worker.is_some() { Permission::ReadWorkers } else { Permission::ReadAll }
+    }
+
     pub(super) fn filter(&self) -> Reply<Filter> {
         let id = |text: &str| Rejection::new(Code::InvalidIdentifier, text.to_owned());
         let types: Vec<String> = self
@@ -116,8 +121,8 @@ pub(super) async fn list(
     uri: Uri,
     headers: HeaderMap,
 ) -> Reply<Response> {
-    caller.may(Permission::ReadAll)?;
     let mut query: EventsQuery = query::query(&uri)?;
+    caller.may(query.permission())?;
     let accepts = |media: &str| {
         let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
         accept.unwrap_or_default().contains(media)

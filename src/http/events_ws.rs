@@ -11,7 +11,6 @@ use super::{
     worker_ws::{frugal, is_set, refuse},
 };
 use crate::{
-    auth::Permission,
     error::Rejection,
     feed::{CursorProblem, resolve},
 };
@@ -29,9 +28,7 @@ pub(super) async fn open(
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Reply<Response> {
     let query: EventsQuery = query::query(&uri)?;
-    // Whoever may read workers may follow one; following everything is more.
-    let needed = if query.worker.is_some() { Permission::ReadWorkers } else { Permission::ReadAll };
-    caller.may(needed)?;
+    caller.may(query.permission())?;
     let _ = query.follower(&app, Sequence::ZERO)?;
     let upgrade = upgrade.map_err(|error| {
         Rejection::invalid(format!("this route speaks WebSocket only: {error}"))

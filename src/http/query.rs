@@ -8,7 +8,10 @@ use crate::{
 use acta_events::{
     Actor, Digest, IdempotencyKey, Revision, RuntimeId, TraceParent, WorkerId, WorkerRef, sha256,
 };
-use axum::http::{HeaderMap, Method, Uri};
+use axum::{
+    extract::{FromRequestParts, Path},
+    http::{HeaderMap, Method, Uri, request::Parts},
+};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -24,6 +27,19 @@ pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Reply<T> {
         Rejection::new(Code::InvalidQuery, message)
     })?;
     Ok(query.0)
+}
+
+/// The part of a path that varies. What is not UTF-8 is no identifier of any kind: it becomes
+/// a character that none has, so that it is refused as the route refuses any other.
+pub(super) struct Segment(pub(super) String);
+
+impl FromRequestParts<App> for Segment {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Self::Rejection> {
+        let text = Path::<String>::from_request_parts(parts, app).await;
+        Ok(Self(text.map_or_else(|_| "\u{fffd}".into(), |Path(text)| text)))
+    }
 }
 
 /// The worker of this service's own runtime that a path names.

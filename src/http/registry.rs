@@ -7,11 +7,7 @@ use crate::{
 };
 use acta_events::{HostId, RuntimeId};
 use acta_projections::{HostState, Projections, RuntimeState, RuntimeStatus};
-use axum::{
-    Json,
-    extract::{Path, State},
-    http::Uri,
-};
+use axum::{Json, extract::State, http::Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -97,7 +93,7 @@ pub(super) async fn runtimes(
 pub(super) async fn runtime(
     caller: Caller,
     State(app): State<App>,
-    Path(id): Path<String>,
+    query::Segment(id): query::Segment,
 ) -> Reply<Json<Value>> {
     caller.may(Permission::ReadWorkers)?;
     let id = query::runtime_id(&id)?;

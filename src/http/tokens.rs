@@ -17,7 +17,7 @@ use acta_projections::TokenState;
 use axum::{
     Json,
     body::Body,
-    extract::{Path, Request, State},
+    extract::{Request, State},
 };
 use rand::Rng as _;
 use serde::Deserialize;
@@ -40,7 +40,7 @@ fn shape(id: &TokenId, state: &TokenState) -> Value {
 
 /// All tokens, without the tokens themselves.
 pub(super) async fn list(caller: Caller, State(app): State<App>) -> Reply<Json<Value>> {
-    caller.may(Permission::Tokens)?;
+    caller.may(Permission::ReadAll)?;
     let views = app.log.views().read();
     let tokens: Vec<_> = views.tokens.iter().map(|(id, state)| shape(id, state)).collect();
     Ok(Json(json!({ "tokens": tokens })))
@@ -106,7 +106,7 @@ pub(super) async fn issue(
 pub(super) async fn revoke(
     caller: Caller,
     State(app): State<App>,
-    Path(id): Path<String>,
+    query::Segment(id): query::Segment,
     request: Request<Body>,
 ) -> Reply<Json<Value>> {
     caller.may(Permission::Tokens)?;

@@ -17,7 +17,7 @@ use crate::{
 use acta_events::{Sequence, cursor::Cursor};
 use acta_projections::WorkerState;
 use axum::{
-    extract::{Path, State, ws::WebSocket, ws::WebSocketUpgrade},
+    extract::{State, ws::WebSocket, ws::WebSocketUpgrade},
     http::Uri,
     response::Response,
 };
@@ -55,7 +55,7 @@ pub(super) fn is_set(flag: &str) -> bool {
 pub(super) async fn open(
     caller: Caller,
     State(app): State<App>,
-    Path(id): Path<String>,
+    query::Segment(id): query::Segment,
     uri: Uri,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Reply<Response> {

@@ -21,7 +21,7 @@ use acta_projections::WorkerStatus;
 use axum::{
     Json,
     body::Body,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     http::Uri,
     response::{IntoResponse, Response},
 };
@@ -69,7 +69,7 @@ struct AtQuery {
 pub(super) async fn show(
     caller: Caller,
     State(app): State<App>,
-    Path(id): Path<String>,
+    query::Segment(id): query::Segment,
     uri: Uri,
 ) -> Reply<Json<Value>> {
     caller.may(Permission::ReadWorkers)?;
@@ -169,7 +169,7 @@ struct Acked<T> {
 pub(super) async fn input(
     caller: Caller,
     State(app): State<App>,
-    Path(id): Path<String>,
+    query::Segment(id): query::Segment,
     request: Request<Body>,
 ) -> Reply<Response> {
     caller.may(Permission::Command)?;
@@ -221,7 +221,7 @@ struct LifecycleAck {
 pub(super) async fn stop(
     caller: Caller,
     State(app): State<App>,
-    Path(id): Path<String>,
+    query::Segment(id): query::Segment,
     request: Request<Body>,
 ) -> Reply<Response> {
     end(caller, app, &id, request, WorkerStatus::Stopped).await
@@ -231,7 +231,7 @@ pub(super) async fn stop(
 pub(super) async fn cancel(
     caller: Caller,
     State(app): State<App>,
-    Path(id): Path<String>,
+    query::Segment(id): query::Segment,
     request: Request<Body>,
 ) -> Reply<Response> {
     end(caller, app, &id, request, WorkerStatus::Cancelled).await
@@ -311,7 +311,7 @@ struct Transcript {
 pub(super) async fn transcript(
     caller: Caller,
     State(app): State<App>,
-    Path(id): Path<String>,
+    query::Segment(id): query::Segment,
     uri: Uri,
 ) -> Reply<Json<Value>> {
     caller.may(Permission::ReadWorkers)?;

@@ -1,0 +1,296 @@
+//! The form of refusals, and what every route refuses alike.
+
+use crate::support::{Options, Service};
+use reqwest::{Method, header::CONTENT_TYPE};
+use serde_json::json;
+use std::fs;
+
+/// Every route with a method that it takes. `{w}` is a worker.
+const ROUTES: [(&str, &str); 23] = [
+    ("GET", "/v1/runtime"),
+    ("POST", "/v1/runtime/stop"),
+    ("GET", "/v1/config-bundles"),
+    ("POST", "/v1/config-bundles"),
+    ("GET", "/v1/config-bundles/b/availability"),
+    ("GET", "/v1/runtimes"),
+    ("GET", "/v1/runtimes/embedded-worker-runtime"),
+    ("GET", "/v1/hosts"),
+    ("GET", "/v1/workers"),
+    ("POST", "/v1/workers"),
+    ("GET", "/v1/workers/{w}"),
+    ("POST", "/v1/workers/{w}/input"),
+    ("POST", "/v1/workers/{w}/stop"),
+    ("POST", "/v1/workers/{w}/cancel"),
+    ("GET", "/v1/workers/{w}/transcript"),
+    ("GET", "/v1/workers/{w}/events/ws"),
+    ("GET", "/v1/events"),
+    ("GET", "/v1/events/ws"),
+    ("GET", "/v1/cursors"),
+    ("PUT", "/v1/cursors/c"),
+    ("GET", "/v1/tokens"),
+    ("POST", "/v1/tokens"),
+    ("DELETE", "/v1/tokens/t"),
+];
+
+#[tokio::test]
+async fn every_route_needs_a_token() {
+    let service = Service::start().await;
+    let clients = [
+        service.anonymous(),
+        service.with_token("wrong"),
+        service.with_token(&service.token()[..42]),
+        service.with_token(&format!("{}a", service.token())),
+    ];
+    for client in &clients {
+        for (method, path) in ROUTES {
+            let request = client.request(method.parse().unwrap(), path);
+            let answer = client.send(request).await;
+            answer.refused(401, "unauthorized");
+            assert_eq!(answer.header("www-authenticate"), "Bearer");
+        }
+    }
+    let basic = service.anonymous().request(Method::GET, "/v1/runtime");
+    let basic = basic.header("authorization", format!("Basic {}", service.token()));
+    service.send(basic).await.refused(401, "unauthorized");
+}
+
+#[tokio::test]
+async fn without_a_token_nothing_is_said_about_whether_a_route_exists() {
+    let service = Service::start().await;
+    let client = service.anonymous();
+    let known = client.get("/v1/runtime").await;
+    for (method, path) in [
+        (Method::GET, "/v1/no-such-route"),
+        (Method::GET, "/"),
+        (Method::DELETE, "/v1/runtime"),
+        (Method::GET, "/v1/workers/no-such-worker"),
+        (Method::GET, "/v1/workers/%20"),
+        (Method::GET, "/v1/workers?limit=x"),
+    ] {
+        let answer = client.send(client.request(method, path)).await;
+        answer.refused(401, "unauthorized");
+        assert_eq!(answer.body, known.body, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn healthz_and_readyz_need_no_token_and_say_no_more_than_ready() {
+    let service = Service::start().await;
+    let client = service.anonymous();
+    assert_eq!(client.get("/healthz").await.ok(), json!({"status": "ok"}));
+    assert_eq!(client.get("/readyz").await.ok(), json!({"status": "ready"}));
+}
+
+#[tokio::test]
+async fn an_unknown_route_is_404_not_found() {
+    let service = Service::start().await;
+    for path in ["/", "/v1", "/v2/runtime", "/v1/runtime/", "/v1/workers/w/nothing", "/%00"] {
+        service.get(path).await.refused(404, "not_found");
+    }
+    let message = service.get(&format!("/{}", "long".repeat(100))).await.refused(404, "not_found");
+    assert!(message.len() < 200, "the offending value is cut: {message}");
+}
+
+#[tokio::test]
+async fn a_wrong_method_is_405_method_not_allowed() {
+    let service = Service::start().await;
+    for (_, path) in ROUTES {
+        let request = service.request(Method::PATCH, path);
+        service.send(request).await.refused(405, "method_not_allowed");
+    }
+    service.post_empty("/v1/runtime").await.refused(405, "method_not_allowed");
+}
+
+#[tokio::test]
+async fn a_wrong_content_type_is_415_unsupported_media_type() {
+    let service = Service::start().await;
+    let worker = service.spawn("echo").await;
+    let post = |path: &str, media_type: Option<&str>, body: &str| {
+        let request = service.request(Method::POST, path).body(body.to_owned());
+        match media_type {
+            Some(media_type) => request.header(CONTENT_TYPE, media_type),
+            None => request,
+        }
+    };
+    let paths =
+        ["/v1/workers".into(), format!("/v1/workers/{worker}/input"), "/v1/config-bundles".into()];
+    for path in &paths {
+        for media_type in [None, Some("text/plain"), Some("application/x-www-form-urlencoded")] {
+            let answer = service.send(post(path, media_type, "{}")).await;
+            answer.refused(415, "unsupported_media_type");
+        }
+    }
+    let input = format!("/v1/workers/{worker}/input");
+    for media_type in ["application/json; charset=utf-8", "Application/JSON", "application/a+json"]
+    {
+        let body = r#"{"kind":"user","content":"x"}"#;
+        service.send(post(&input, Some(media_type), body)).await.ok();
+    }
+    for (path, media_type) in [("cancel", Some("text/plain")), ("stop", None)] {
+        let path = format!("/v1/workers/{worker}/{path}");
+        service.send(post(&path, media_type, r#"{"reason":"any type"}"#)).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn an_oversized_body_is_413_payload_too_large() {
+    let options = Options::default().arg("--body-bytes-max=2000").arg("--content-bytes-max=1000");
+    let service = options.start().await;
+    let worker = service.spawn("echo").await;
+    let path = format!("/v1/workers/{worker}/input");
+    let input = |len: usize| json!({"kind": "user", "content": "x".repeat(len)});
+    service.post(&path, &input(1000)).await.ok();
+    let message = service.post(&path, &input(1001)).await.refused(413, "payload_too_large");
+    assert!(message.contains("1001") && message.contains("1000"), "{message}");
+    service.post(&path, &input(2000)).await.refused(413, "payload_too_large");
+    let chunks = (0..10).map(|_| Ok::<_, std::io::Error>("y".repeat(500)));
+    let chunked = reqwest::Body::wrap_stream(futures_util::stream::iter(chunks));
+    let request = service.request(Method::POST, &path).header(CONTENT_TYPE, "application/json");
+    service.send(request.body(chunked)).await.refused(413, "payload_too_large");
+    service
+        .post_bytes(&format!("/v1/workers/{worker}/stop"), vec![b' '; 2001])
+        .await
+        .refused(413, "payload_too_large");
+    assert_eq!(service.worker(&worker).await["status"], "running");
+}
+
+#[tokio::test]
+async fn a_body_of_another_shape_is_invalid_json() {
+    let service = Service::start().await;
+    let worker = service.spawn("echo").await;
+    let input = format!("/v1/workers/{worker}/input");
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let bodies: [&[u8]; 12] = [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"7",
+        b"{}",
+        br#"{"kind":"assistant","content":"x"}"#,
+        br#"{"kind":"user"}"#,
+        br#"{"kind":"user","content":7}"#,
+        br#"{"kind":"user","content":"x"} trailing"#,
+        b"{\"kind\":\"user\",\"content\":\"\xff\"}",
+        deep.as_bytes(),
+    ];
+    for body in bodies {
+        for path in [input.as_str(), "/v1/workers", "/v1/config-bundles", "/v1/tokens"] {
+            service.post_bytes(path, body).await.refused(400, "invalid_json");
+        }
+    }
+    for body in ["{", "[7]", r#"{"reason":7}"#] {
+        let path = format!("/v1/workers/{worker}/stop");
+        service.post_bytes(&path, body).await.refused(400, "invalid_json");
+    }
+    assert_eq!(service.worker(&worker).await["transcript_len"], 0);
+    assert_eq!(service.worker(&worker).await["status"], "running");
+}
+
+#[tokio::test]
+async fn unknown_fields_of_a_request_are_ignored() {
+    let service = Service::start().await;
+    let worker = service.spawn("echo").await;
+    let body = json!({"kind": "user", "content": "x", "unknown": {"deep": [1, 2]}});
+    service.post(&format!("/v1/workers/{worker}/input"), &body).await.ok();
+}
+
+#[tokio::test]
+async fn a_query_of_another_shape_is_invalid_query() {
+    let service = Service::start().await;
+    let worker = service.spawn("echo").await;
+    let of_worker = |rest: &str| format!("/v1/workers/{worker}{rest}");
+    for path in [
+        of_worker("/transcript?start=x"),
+        of_worker("/transcript?start=-1"),
+        of_worker("/transcript?limit=many"),
+        of_worker("/transcript?limit=99999999999999999999999"),
+        of_worker("?at=yesterday"),
+        of_worker("?at=999999"),
+        of_worker("/events/ws?after=x"),
+        "/v1/workers?limit=x".into(),
+        "/v1/workers?at=".into(),
+        "/v1/runtime?at=2026-13-01T00:00:00Z".into(),
+        "/v1/events?after=x".into(),
+        "/v1/events?limit=-1".into(),
+        "/v1/events?type=no_such_event".into(),
+        "/v1/config-bundles/b/availability".into(),
+    ] {
+        service.get(&path).await.refused(400, "invalid_query");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_worker_id_is_invalid_worker_id() {
+    let service = Service::start().await;
+    let long = "x".repeat(121);
+    for id in ["%20", "a%20b", "a%2Fb", "..%2F", "a.b", "%C3%A9", "%00", "%ff", &long] {
+        for rest in ["", "/transcript", "/events/ws"] {
+            let answer = service.get(&format!("/v1/workers/{id}{rest}")).await;
+            answer.refused(400, "invalid_worker_id");
+        }
+        for (rest, body) in
+            [("input", json!({"kind": "user", "content": "x"})), ("stop", json!({}))]
+        {
+            let answer = service.post(&format!("/v1/workers/{id}/{rest}"), &body).await;
+            answer.refused(400, "invalid_worker_id");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_missing_worker_is_404_and_its_message_names_the_id() {
+    let service = Service::start().await;
+    let longest = "x".repeat(120);
+    for id in ["worker-missing", "W_1:a", &longest] {
+        let path = |rest: &str| format!("/v1/workers/{id}{rest}");
+        let input = json!({"kind": "user", "content": "x"});
+        let answers = [
+            service.get(&path("")).await,
+            service.get(&path("/transcript")).await,
+            service.get(&path("/events/ws")).await,
+            service.post(&path("/input"), &input).await,
+            service.post_empty(&path("/stop")).await,
+            service.post_empty(&path("/cancel")).await,
+        ];
+        for answer in answers {
+            assert!(answer.refused(404, "worker_not_found").contains(id));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_missing_or_damaged_content_is_told_and_never_passed_over() {
+    let service = Service::start().await;
+    let worker = service.spawn("refuses").await;
+    let text = "A content of this size has a file of its own. ".repeat(1000);
+    let first = service.input(&worker, &text).await;
+    service.input(&worker, "small").await;
+    service.run_state(&worker, "idle").await;
+    let files: Vec<_> = fs::read_dir(service.data().join("content"))
+        .unwrap()
+        .flat_map(|dir| fs::read_dir(dir.unwrap().path()).unwrap())
+        .map(|file| file.unwrap().path())
+        .collect();
+    let [file] = &files[..] else { panic!("one file: {files:?}") };
+    let whole = fs::read(file).unwrap();
+    let transcript = format!("/v1/workers/{worker}/transcript");
+    assert_eq!(service.get(&transcript).await.ok()["transcript"]["items"][0]["content"], text);
+
+    let mut bad = whole.clone();
+    bad[20_000] ^= 1;
+    fs::write(file, &bad).unwrap();
+    let message = service.get(&transcript).await.refused(500, "store_corrupt");
+    assert!(message.contains(&first["event_id"].to_string()), "which record: {message}");
+    assert!(!message.contains(service.root().to_str().unwrap()), "no path: {message}");
+
+    fs::remove_file(file).unwrap();
+    let message = service.get(&transcript).await.refused(500, "store_missing");
+    assert!(message.contains(&first["event_id"].to_string()), "which record: {message}");
+    assert!(!message.contains(service.root().to_str().unwrap()), "no path: {message}");
+    // What does not need it goes on.
+    assert_eq!(service.get(&format!("{transcript}?start=1")).await.ok()["transcript"]["start"], 1);
+
+    fs::write(file, whole).unwrap();
+    service.get(&transcript).await.ok();
+}

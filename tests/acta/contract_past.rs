@@ -1,0 +1,150 @@
+//! `?at=`: the past as it was.
+
+use crate::support::{Client, Service, eventually};
+use serde_json::{Value, json};
+
+/// Everything that can be asked about a moment.
+async fn views(service: &Client, worker: &str, at: &str) -> Vec<Value> {
+    let mut views = Vec::new();
+    for path in [
+        format!("/v1/workers/{worker}?at={at}"),
+        format!("/v1/workers/{worker}/transcript?at={at}"),
+        format!("/v1/workers?at={at}"),
+        format!("/v1/runtime?at={at}"),
+    ] {
+        views.push(service.get(&path).await.json());
+    }
+    views
+}
+
+async fn views_now(service: &Client, worker: &str) -> Vec<Value> {
+    let mut views = Vec::new();
+    for path in [
+        format!("/v1/workers/{worker}"),
+        format!("/v1/workers/{worker}/transcript"),
+        "/v1/workers".into(),
+        "/v1/runtime".into(),
+    ] {
+        views.push(service.get(&path).await.json());
+    }
+    views
+}
+
+#[tokio::test]
+async fn what_was_seen_at_a_moment_is_seen_again_by_sequence_and_by_time() {
+    let mut service = Service::start().await;
+    let worker = service.spawn("echo").await;
+    service.run_state(&worker, "idle").await;
+    let mut seen = Vec::new();
+    for round in 0..4 {
+        match round {
+            0 => {}
+            1 | 2 => {
+                service.input(&worker, &format!("round {round}")).await;
+                service.rests(&worker, 2 * round).await;
+            }
+            _ => {
+                service.post_empty(&format!("/v1/workers/{worker}/stop")).await.ok();
+                service.spawn("refuses").await;
+            }
+        }
+        let (head, views) = eventually("nothing moves", || async {
+            let before = service.head().await;
+            let views = views_now(&service, &worker).await;
+            (service.head().await == before).then_some((before, views))
+        })
+        .await;
+        let record = service.events(&format!("after={}&limit=1", head - 1)).await[0].clone();
+        seen.push((head, record["time"].as_str().unwrap().to_owned(), views));
+    }
+    service.spawn("refuses").await;
+    for restart in [false, true] {
+        if restart {
+            service.kill9().await;
+            service.restart().await;
+        }
+        for (head, time, expected) in &seen {
+            assert_eq!(&views(&service, &worker, &head.to_string()).await, expected, "at {head}");
+            assert_eq!(&views(&service, &worker, time).await, expected, "at {time}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn before_it_was_made_a_worker_is_not_there() {
+    let service = Service::start().await;
+    let before = service.head().await;
+    let worker = service.spawn("echo").await;
+    let created = service.events(&format!("worker={worker}&type=worker_created")).await[0].clone();
+    let sequence = created["seq"].as_u64().unwrap();
+    for at in [0, 1, before] {
+        for rest in ["", "/transcript"] {
+            let path = format!("/v1/workers/{worker}{rest}?at={at}");
+            let message = service.get(&path).await.refused(404, "worker_not_found");
+            assert!(message.contains(&worker), "{message}");
+        }
+        let list = service.get(&format!("/v1/workers?at={at}")).await.ok();
+        assert_eq!(list, json!({"workers": []}));
+    }
+    let first = service.get(&format!("/v1/workers/{worker}?at={sequence}")).await.ok();
+    assert_eq!(
+        (&first["worker"]["version"], &first["worker"]["last_event_id"]),
+        (&json!(1), &json!(sequence))
+    );
+    let day_before = "2001-01-01T00:00:00Z";
+    service
+        .get(&format!("/v1/workers/{worker}?at={day_before}"))
+        .await
+        .refused(404, "worker_not_found");
+    service.get("/v1/runtime?at=0").await.refused(404, "unknown_runtime");
+}
+
+#[tokio::test]
+async fn every_sequence_gives_the_worker_of_that_record() {
+    let service = Service::start().await;
+    let worker = service.spawn("lines").await;
+    service.input(&worker, "one").await;
+    service.rests(&worker, 2).await;
+    let records = service.events(&format!("worker={worker}")).await;
+    let last = records.last().unwrap()["seq"].as_u64().unwrap();
+    let first = records[0]["seq"].as_u64().unwrap();
+    for at in first..=last {
+        let state = service.get(&format!("/v1/workers/{worker}?at={at}")).await.ok();
+        let upto = records.iter().take_while(|record| record["seq"].as_u64().unwrap() <= at);
+        let record = upto.last().unwrap();
+        assert_eq!(state["worker"]["last_event_id"], record["seq"]);
+        assert_eq!(state["worker"]["version"], record["version"], "versions are gapless: {record}");
+        let transcript =
+            service.get(&format!("/v1/workers/{worker}/transcript?at={at}")).await.ok();
+        let items = transcript["transcript"]["items"].as_array().unwrap().len();
+        assert_eq!(state["worker"]["transcript_len"], items);
+        assert_eq!(transcript["transcript"]["total_items"], items);
+    }
+}
+
+#[tokio::test]
+async fn a_time_between_two_records_means_the_earlier_one() {
+    let service = Service::start().await;
+    let worker = service.spawn("refuses").await;
+    service.run_state(&worker, "idle").await;
+    let before = service.worker(&worker).await;
+    let times = |records: &[Value]| -> Vec<String> {
+        records.iter().map(|record| record["time"].as_str().unwrap().to_owned()).collect()
+    };
+    let recorded = times(&service.events("").await);
+    assert!(recorded.is_sorted(), "times never go back: {recorded:?}");
+    let last = recorded.last().unwrap();
+    // One microsecond is the least that two texts of times differ by.
+    let now = eventually("time goes on", || async {
+        service.input(&worker, "x").await;
+        let later = times(&service.events("type=worker_input_accepted").await);
+        later.last().filter(|later| *later > last).cloned()
+    })
+    .await;
+    assert!(now > *last);
+    let path = format!("/v1/workers/{worker}?at={last}");
+    assert_eq!(service.get(&path).await.ok()["worker"], before);
+    let future = "2999-01-01T00:00:00Z";
+    let state = service.get(&format!("/v1/workers/{worker}?at={future}")).await.ok();
+    assert!(state["worker"]["transcript_len"].as_u64().unwrap() >= 1);
+}

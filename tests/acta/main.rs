@@ -1,0 +1,16 @@
+//! Black-box tests: the real binary on a data directory and a port of its own, spoken to as
+//! any client does. One binary, so that it is linked once.
+
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "these are tests")]
+
+mod support;
+
+mod access;
+mod contract_bundles;
+mod contract_commands;
+mod contract_errors;
+mod contract_inputs;
+mod contract_lifecycle;
+mod contract_past;
+mod contract_transcript;
+mod contract_workers;
