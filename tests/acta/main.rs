@@ -5,4 +5,7 @@
 
 mod support;
 
+mod survive_kill;
+mod survive_measure;
+
 mod access;
