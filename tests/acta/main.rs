@@ -5,6 +5,7 @@
 
 mod support;
 
+mod survive_damage;
 mod survive_kill;
 mod survive_measure;
 
