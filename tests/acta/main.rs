@@ -5,7 +5,9 @@
 
 mod support;
 
+mod survive_bare;
 mod survive_damage;
+mod survive_disk;
 mod survive_kill;
 mod survive_measure;
 

@@ -6,26 +6,21 @@
 //! nobody ever sees a panic.
 
 use super::{
-    support::{Answer, Client, Options, Service, bare_command, soon},
+    support::{Answer, Client, Options, Service, manifest},
+    survive_bare::{Bare, TOKEN},
     survive_measure::{copy_dir, files_in, seeded},
 };
 use rand::Rng as _;
-use reqwest::Method;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     fs::{self, OpenOptions},
-    io::{BufRead as _, BufReader, Read as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    process::{Child, Stdio},
     sync::Arc,
-    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 use tokio::task::JoinSet;
-
-const TOKEN: &str = "the-token-of-this-test";
 
 /// How many damaged copies are looked at at once.
 const AT_ONCE: usize = 4;
@@ -108,7 +103,6 @@ async fn original() -> Original {
     service.stop().await;
     let root = tempfile::tempdir().unwrap();
     copy_dir(&service.data(), &root.path().join("data")).unwrap();
-    fs::copy(service.root().join("manifest.json"), root.path().join("manifest.json")).unwrap();
     Original { root, head, reads, commands }
 }
 
@@ -231,16 +225,35 @@ async fn examine(original: &Original, file: &Path, damage: &Damage) -> Result<Ou
     let data = copy.path().join("data");
     copy_dir(&original.data(), &data).unwrap();
     damage.inflict(&data.join(file));
-    let mut started = Started::new(original.root.path(), copy.path());
-    let outcome = match started.listening().await {
-        Some(base) => look(original, &Client::new(base, Some(TOKEN.into()))).await,
-        None => started.refused(file).await,
+    let mut started = Bare::start(copy.path(), &data, &manifest()).await;
+    let outcome = match &started.client {
+        Some(client) => look(original, client).await,
+        None => is_a_clear_refusal(&mut started, file).await,
     };
-    let said = started.end();
+    let said = started.said();
     if said.contains("panicked") || said.contains("RUST_BACKTRACE") {
         return Err(format!("a panic was shown:\n{said}"));
     }
     outcome.map_err(|why| format!("{why}\n{said}"))
+}
+
+/// It ended with exit code 1, and words that say what is affected and what to do.
+async fn is_a_clear_refusal(started: &mut Bare, file: &Path) -> Result<Outcome, String> {
+    let Some(status) = started.ended().await else {
+        return Err("it neither listens nor ends".into());
+    };
+    let said = started.said();
+    let name = file.file_name().unwrap().to_string_lossy().into_owned();
+    let names = said.contains(&name)
+        || said.contains("records ")
+        || (file.starts_with("index") && said.contains("index"));
+    let advice =
+        ["Restore", "remove it", "remove the", "reset", "Use the version", "Give an empty"];
+    let advises = advice.iter().any(|advice| said.contains(advice));
+    if status.code() != Some(1) || !names || !advises {
+        return Err(format!("it ended with {status}, unclearly"));
+    }
+    Ok(Outcome::Refused)
 }
 
 /// Every read is as it was or an error, and so is every repeated command.
@@ -288,81 +301,4 @@ fn a_clear_error(answer: &Answer) -> Result<(), String> {
 
 fn cut(text: &str) -> String {
     text.chars().take(300).collect()
-}
-
-/// A service on a damaged copy.
-struct Started {
-    process: Child,
-    stderr: PathBuf,
-}
-
-impl Started {
-    fn new(from: &Path, root: &Path) -> Self {
-        let stderr = root.join("stderr");
-        let process = bare_command(root)
-            .arg("serve")
-            .arg("--data")
-            .arg(root.join("data"))
-            .args(["--listen", "127.0.0.1:0", "--token", TOKEN, "--manifest"])
-            .arg(from.join("manifest.json"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(fs::File::create(&stderr).unwrap())
-            .spawn()
-            .unwrap();
-        Self { process, stderr }
-    }
-
-    /// Where it listens; none if it ended instead.
-    async fn listening(&mut self) -> Option<String> {
-        let mut stdout = BufReader::new(self.process.stdout.take().unwrap());
-        let reading = tokio::task::spawn_blocking(move || {
-            let mut line = String::new();
-            stdout.read_line(&mut line).unwrap();
-            line
-        });
-        let line = soon("it listens or ends", reading).await.unwrap();
-        let line: Value = serde_json::from_str(&line).ok()?;
-        Some(line["listening"].as_str().unwrap().to_owned())
-    }
-
-    /// It ended: with exit code 1, and words that say what is affected and what to do.
-    async fn refused(&mut self, file: &Path) -> Result<Outcome, String> {
-        let begun = Instant::now();
-        let status = loop {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                break status;
-            }
-            if begun.elapsed() > Duration::from_secs(10) {
-                return Err("it neither listens nor ends".into());
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        };
-        let said = fs::read_to_string(&self.stderr).unwrap();
-        let name = file.file_name().unwrap().to_string_lossy().into_owned();
-        let names = said.contains(&name)
-            || said.contains("records ")
-            || (file.starts_with("index") && said.contains("index"));
-        let advises = ["Restore", "remove it", "remove the", "reset", "Use the version", "Give an empty"]
-            .iter()
-            .any(|advice| said.contains(advice));
-        if status.code() != Some(1) || !names || !advises {
-            return Err(format!("it ended with {status}, unclearly"));
-        }
-        Ok(Outcome::Refused)
-    }
-
-    /// Ends it; what it said.
-    fn end(&mut self) -> String {
-        drop(self.process.kill());
-        drop(self.process.wait());
-        fs::read_to_string(&self.stderr).unwrap()
-    }
-}
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
 }
