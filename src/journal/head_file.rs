@@ -63,7 +63,11 @@ pub enum HeadError {
     )]
     Damaged,
     /// It belongs to another log.
-    #[error("the file HEAD belongs to log {found}, but this data directory is of log {expected}")]
+    #[error(
+        "the file HEAD belongs to log {found}, but acta.json says that this data directory is of \
+         log {expected}: one of them is damaged or was put there from elsewhere. Restore the data \
+         directory from a snapshot or a backup"
+    )]
     Foreign {
         /// The log it names.
         found: LogId,

@@ -5,6 +5,12 @@
 
 mod support;
 
+mod survive_bare;
+mod survive_damage;
+mod survive_disk;
+mod survive_kill;
+mod survive_measure;
+
 mod access;
 mod contract_bundles;
 mod contract_commands;

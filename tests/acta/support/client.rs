@@ -28,7 +28,7 @@ pub struct Answer {
 }
 
 impl Client {
-    pub(super) fn new(base: String, bearer: Option<String>) -> Self {
+    pub fn new(base: String, bearer: Option<String>) -> Self {
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         Self { http, base, bearer }
     }
