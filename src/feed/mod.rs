@@ -49,6 +49,8 @@ pub struct Follower {
     position: Sequence,
     /// Of the worker of interest, or of the whole log.
     news: watch::Receiver<Sequence>,
+    /// Whether what was there at the beginning has been looked at: news are of what came later.
+    past_is_read: bool,
 }
 
 impl Follower {
@@ -58,7 +60,8 @@ impl Follower {
             Some(worker) => log.watch_worker(worker),
             None => log.watch_head(),
         };
-        Self { log, filter, ordinal, position: after, news }
+        let past_is_read = after >= log.head();
+        Self { log, filter, ordinal, position: after, news, past_is_read }
     }
 
     /// Everything up to here has been looked at.
@@ -74,7 +77,7 @@ impl Follower {
     /// Whether everything of interest that is there has been looked at.
     pub fn caught_up(&self) -> bool {
         match self.ordinal {
-            Some(_) => self.position >= *self.news.borrow(),
+            Some(_) => self.past_is_read && self.position >= *self.news.borrow(),
             None => self.position >= self.head(),
         }
     }
@@ -92,7 +95,8 @@ impl Follower {
         limit: usize,
     ) -> Result<Vec<Arc<Logged>>, ReadFault> {
         // What is beyond the head is not there yet, so it cannot have been looked at.
-        let through = through.min(self.head());
+        let head = self.head();
+        let through = through.min(head);
         if self.position >= through {
             return Ok(Vec::new());
         }
@@ -108,12 +112,16 @@ impl Follower {
             }
         };
         self.position = looked_at;
+        self.past_is_read |= looked_at >= head;
         Ok(records.into_iter().filter(|logged| self.filter.wants(&logged.record)).collect())
     }
 
     /// Waits until there is something of interest beyond the position. False when the service
     /// ends.
     pub async fn wait(&mut self) -> bool {
+        if !self.caught_up() {
+            return true;
+        }
         let position = self.position;
         self.news.wait_for(|news| *news > position).await.is_ok()
     }

@@ -204,9 +204,7 @@ impl Drive {
         let Some(batch) = self.in_flight.take() else { return };
         let again = self.core.rolled_back(self.log.end());
         assert!(!self.core.has_work());
-        for submission in
-            batch.decided.into_iter().map(|decided| decided.submission).chain(again)
-        {
+        for submission in batch.decided.into_iter().map(|decided| decided.submission).chain(again) {
             self.submit(submission.reply, submission.request);
         }
     }
