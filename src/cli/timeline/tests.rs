@@ -91,6 +91,12 @@ fn rows() -> Vec<(&'static str, Value, Value, &'static str)> {
             "turn 1 begins with input 12",
         ),
         (
+            "worker_process_started",
+            json!({"turn": 1, "process": process}),
+            none.clone(),
+            "process 42 serves turn 1",
+        ),
+        (
             "worker_input_failed",
             json!({"through": 14, "count": 2, "message": "gone"}),
             none.clone(),
