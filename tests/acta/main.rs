@@ -6,9 +6,14 @@
 mod support;
 
 mod survive_bare;
+mod survive_children;
+mod survive_clock;
 mod survive_damage;
 mod survive_disk;
+mod survive_hostile;
 mod survive_kill;
 mod survive_measure;
+mod survive_raw;
+mod survive_slow;
 
 mod access;
