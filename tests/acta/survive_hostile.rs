@@ -148,7 +148,7 @@ async fn queries_paths_and_headers_that_mean_harm() {
         ),
         // Versions that are older or newer.
         (head(&service, "GET /v1/workers HTTP/1.0", ""), &["200"]),
-        (format!("GET /healthz HTTP/1.0\r\n\r\n"), &["200"]),
+        ("GET /healthz HTTP/1.0\r\n\r\n".into(), &["200"]),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), &[CLOSED]),
         ("GET / HTTP/9.9\r\n\r\n".into(), &["400", "505"]),
         ("\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}hello, TLS".into(), &["400"]),
@@ -210,7 +210,7 @@ async fn queries_paths_and_headers_that_mean_harm() {
             &["401"],
         ),
         (
-            format!("GET /v1/workers HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"),
+            "GET /v1/workers HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n".into(),
             &["403"],
         ),
         // What would end one header and begin another is no key.
