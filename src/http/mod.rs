@@ -6,6 +6,7 @@ mod access;
 mod body;
 mod bundles;
 mod cursors;
+mod drain;
 mod error;
 mod events;
 mod events_stream;

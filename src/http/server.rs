@@ -1,6 +1,6 @@
 //! Accepting connections, and ending in good order.
 
-use super::{Surface, router};
+use super::{Surface, drain::Drained, router};
 use axum::{Router, body::Body, extract::Request};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{sync::Arc, time::Duration};
@@ -80,7 +80,7 @@ async fn serve_one(stream: TcpStream, app: Router, shutdown: Shutdown) {
     // Small answers are not worth waiting for more of them.
     drop(stream.set_nodelay(true));
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-        app.clone().oneshot(request.map(Body::new))
+        app.clone().oneshot(request.map(|body| Body::new(Drained::new(body))))
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

@@ -6,10 +6,15 @@
 mod support;
 
 mod survive_bare;
+mod survive_children;
+mod survive_clock;
 mod survive_damage;
 mod survive_disk;
+mod survive_hostile;
 mod survive_kill;
 mod survive_measure;
+mod survive_raw;
+mod survive_slow;
 
 mod access;
 mod contract_bundles;
