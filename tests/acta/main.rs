@@ -6,6 +6,7 @@
 mod support;
 
 mod access;
+mod cli;
 mod contract_bundles;
 mod contract_commands;
 mod contract_errors;
@@ -14,3 +15,9 @@ mod contract_lifecycle;
 mod contract_past;
 mod contract_transcript;
 mod contract_workers;
+mod observe_cursors;
+mod observe_ends;
+mod observe_log;
+mod observe_snapshot;
+mod observe_worker;
+mod tidy;
