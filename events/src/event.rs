@@ -10,7 +10,7 @@ pub use access::*;
 
 use crate::{
     Digest,
-    ids::{Epoch, HostId, Revision, RuntimeId, Sequence},
+    ids::{Epoch, HostId, Revision, Sequence},
 };
 use serde::{Deserialize, Serialize};
 
