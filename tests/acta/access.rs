@@ -28,6 +28,17 @@ async fn the_operator_finds_its_token_in_a_file_that_only_its_owner_reads() {
 }
 
 #[tokio::test]
+async fn an_empty_token_is_refused() {
+    let mut service = Service::start().await;
+    service.with_token("").get("/v1/runtime").await.refused(401, "unauthorized");
+    service.stop().await;
+    fs::write(service.data().join("operator.token"), "").unwrap();
+    let (status, said) = service.restart_refused().await;
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("acta token reset"), "{said}");
+}
+
+#[tokio::test]
 async fn the_listening_line_tells_log_epoch_and_head() {
     let mut service = Service::start().await;
     let first = service.listening.clone();

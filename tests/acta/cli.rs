@@ -252,7 +252,7 @@ async fn tail_resumes_by_itself_when_the_service_is_killed() {
     service.input(&worker, "later").await;
     let resumed = Running::begin(&service, &["tail", &worker, "--from", cursor, "--json"]);
     let more = resumed.until(|record| record["type"] == "worker_turn_ended").await;
-    assert_eq!(more[0]["seq"].as_u64() > whole.last().unwrap()["seq"].as_u64(), true);
+    assert!(more[0]["seq"].as_u64() > whole.last().unwrap()["seq"].as_u64());
     assert_eq!(more[0]["content"], "later");
     resumed.end().await;
 }

@@ -259,8 +259,8 @@ async fn lines_stream_the_log_from_the_beginning_and_then_live() {
     assert_eq!(live["seq"], whole.len() + 1);
 
     let mut some = Lines::open(&service, "/v1/events?after=2&limit=3", NDJSON, None).await;
-    for n in 2..5 {
-        assert_eq!(some.json().await, whole[n]);
+    for expected in &whole[2..5] {
+        assert_eq!(some.json().await, *expected);
     }
     assert_eq!(some.next().await, None);
 }

@@ -113,7 +113,6 @@ async fn every_payload_that_a_worker_reports_appears_as_its_frame() {
     let frames = backlog(&service, &worker, "run_end").await;
     let lines = PAYLOADS.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let mut expected: Vec<Value> = lines.collect();
-    // The text of these three lines is one item; thinking has begun and tells nothing more.
     let first = frames.iter().position(|frame| payload(frame) == "turn_start").unwrap();
     let said: Vec<Value> =
         frames[first..].iter().map(|frame| frame["envelope"]["payload"].clone()).collect();
