@@ -107,10 +107,11 @@ impl Session {
             let records = self.follower.read().await?;
             let mut out = Vec::with_capacity(records.len());
             for logged in &records {
-                out.extend(self.frame(logged).await?);
+                let frame = self.frame(logged).await?;
+                out.extend(frame.map(|frame| (logged.record.seq(), frame)));
             }
             if !out.is_empty() {
-                self.sender.send_all(out).await?;
+                self.sender.send_all(out, sent).await?;
             }
             *sent = self.follower.position();
             let caught_up = self.follower.caught_up();

@@ -1,6 +1,7 @@
 //! What all WebSocket sessions share: sending with patience that ends, listening for what an
 //! observer may say (nothing), and closing with a code and a reason.
 
+use acta_events::Sequence;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures_util::{
     SinkExt as _, StreamExt as _,
@@ -64,15 +65,19 @@ pub(super) fn split(socket: WebSocket, patience: Duration) -> (Sender, SplitStre
 }
 
 impl Sender {
-    /// Puts frames into the socket and sends them off together.
+    /// Puts frames into the socket and sends them off together. `passed` is the position of
+    /// the last one that was put in, also if that took too long: what is in the socket comes
+    /// before anything that is sent later, such as a Close frame.
     pub(super) async fn send_all(
         &mut self,
-        frames: impl IntoIterator<Item = Utf8Bytes>,
+        frames: impl IntoIterator<Item = (Sequence, Utf8Bytes)>,
+        passed: &mut Sequence,
     ) -> Result<(), Unsent> {
         let patience = self.patience;
         let sending = async {
-            for frame in frames {
+            for (position, frame) in frames {
                 self.sink.feed(Message::Text(frame)).await?;
+                *passed = position;
             }
             self.sink.flush().await
         };
@@ -85,7 +90,7 @@ impl Sender {
 
     /// Sends one frame.
     pub(super) async fn send(&mut self, frame: Utf8Bytes) -> Result<(), Unsent> {
-        self.send_all([frame]).await
+        self.send_all([(Sequence::ZERO, frame)], &mut Sequence::default()).await
     }
 
     /// Asks whether the observer is still there.

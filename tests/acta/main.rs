@@ -17,6 +17,7 @@ mod survive_raw;
 mod survive_slow;
 
 mod access;
+mod cli;
 mod contract_bundles;
 mod contract_commands;
 mod contract_errors;
@@ -25,3 +26,9 @@ mod contract_lifecycle;
 mod contract_past;
 mod contract_transcript;
 mod contract_workers;
+mod observe_cursors;
+mod observe_ends;
+mod observe_log;
+mod observe_snapshot;
+mod observe_worker;
+mod tidy;

@@ -1,7 +1,5 @@
 //! What the tests stand on: a service of their own, clients for it, and patience that ends.
 
-#![allow(dead_code, unused_imports, reason = "further tests will need it")]
-
 mod cli;
 mod client;
 mod manifest;
