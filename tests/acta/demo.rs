@@ -31,7 +31,9 @@ fn demo(dir: &Path, arguments: &[&str], stdin: &[u8]) -> Output {
 
 #[test]
 fn the_main_job_holds_and_leaves_nothing_behind() {
-    for (arguments, stdin) in [(&["-o", "json"][..], "".as_bytes()), (&["-o", "json", "-"], b"a\nb c\n")] {
+    for (arguments, stdin) in
+        [(&["-o", "json"][..], "".as_bytes()), (&["-o", "json", "-"], b"a\nb c\n")]
+    {
         let dir = tempfile::tempdir().unwrap();
         let out = demo(dir.path(), arguments, stdin);
         let told: Value = serde_json::from_slice(&out.stdout).unwrap();

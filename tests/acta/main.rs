@@ -26,6 +26,7 @@ mod contract_lifecycle;
 mod contract_past;
 mod contract_transcript;
 mod contract_workers;
+mod demo;
 mod observe_cursors;
 mod observe_ends;
 mod observe_log;
