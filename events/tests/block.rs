@@ -1,5 +1,7 @@
 //! The block: what goes in comes out, and what was not put in does not.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod support;
 
 use acta_events::{

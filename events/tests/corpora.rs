@@ -1,5 +1,7 @@
 //! Replays what the fuzzer began with and has found, see `fuzz/README.md`.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 #[path = "../../fuzz/logic/cursor.rs"]
 mod cursor;
 #[path = "../../fuzz/logic/header_decode.rs"]

@@ -1,6 +1,8 @@
 //! What was stored once is understood for ever: a header per event name and version, as it
 //! stands in the log. The files are append-only, as are the lines of SUMS.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod support;
 
 use acta_events::{block::Block, record::CommandRef, *};

@@ -1,5 +1,7 @@
 //! Everything with a text form: it comes back as it was, and nothing else is taken for it.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod support;
 
 use acta_events::{cursor::Cursor, *};

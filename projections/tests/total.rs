@@ -1,5 +1,7 @@
 //! Projections take whatever the log holds, including what no decision of ours leads to.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 #[path = "../../events/tests/support/mod.rs"]
 mod support;
 
