@@ -100,7 +100,9 @@ impl Session {
     async fn follow(&mut self, sent: &mut Sequence) -> Result<std::convert::Infallible, End> {
         let mut heartbeat = ticks(self.app.limits.heartbeat);
         let mut heard_at = Instant::now();
-        let mut revocations = self.app.log.watch_revocations();
+        // Polled anew at every wake-up, but registered once: a thousand observers share them.
+        let over = over(Arc::clone(&self.app), self.caller.clone());
+        let mut over = std::pin::pin!(over);
         let mut announced = false;
         let mut beat = false;
         loop {
@@ -125,12 +127,6 @@ impl Session {
                 }
                 self.sender.ping().await?;
             }
-            if revocations.has_changed().unwrap_or(false) {
-                revocations.mark_unchanged();
-                if !self.caller.is_valid(&self.app) {
-                    return Err(End::Revoked);
-                }
-            }
             tokio::select! {
                 biased;
                 heard = listen(&mut self.stream) => match heard {
@@ -138,7 +134,7 @@ impl Session {
                     Heard::Spoke => return Err(End::Spoke),
                     Heard::Left => return Err(End::Left),
                 },
-                () = self.app.shutdown.begun() => return Err(End::Shutdown),
+                end = over.as_mut() => return Err(end),
                 _ = heartbeat.tick() => {
                     if heard_at.elapsed() > self.app.limits.heartbeat * UNANSWERED_MAX {
                         return Err(End::Unsent(Unsent::Gone));
@@ -146,7 +142,6 @@ impl Session {
                     // Told after another look, so that its cursor is that of the head.
                     beat = true;
                 }
-                _ = revocations.changed(), if caught_up => revocations.mark_changed(),
                 more = self.follower.wait(), if caught_up => if !more {
                     return Err(End::Shutdown);
                 },
@@ -176,6 +171,23 @@ impl Session {
             self.sender.send(frame).await?;
         }
         Ok(())
+    }
+}
+
+/// Resolves when the session has to end whatever its observer does.
+async fn over(app: App, caller: Caller) -> End {
+    let mut revocations = app.log.watch_revocations();
+    let revoked = async {
+        // The token may have been revoked since it was looked at.
+        while caller.is_valid(&app) {
+            if revocations.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = revoked => End::Revoked,
+        () = app.shutdown.begun() => End::Shutdown,
     }
 }
 
