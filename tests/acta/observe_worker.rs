@@ -244,6 +244,7 @@ async fn backlog_of_two(service: &Client, worker: &str) -> Vec<Value> {
 async fn any_message_from_the_client_ends_in_observation_only() {
     let service = Service::start().await;
     let worker = service.spawn("echo").await;
+    service.run_state(&worker, "idle").await;
     for message in [
         Message::text("{}"),
         Message::text(""),
