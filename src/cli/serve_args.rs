@@ -100,10 +100,6 @@ pub struct ServeArgs {
     #[arg(long, value_name = "HOST", help_heading = "Access")]
     pub allowed_host: Vec<String>,
 
-    /// Address of a proxy whose Forwarded headers are believed; may be repeated
-    #[arg(long, value_name = "IP", help_heading = "Access")]
-    pub trusted_proxy: Vec<std::net::IpAddr>,
-
     /// The limits of the service.
     #[command(flatten)]
     pub limits: LimitArgs,
@@ -113,10 +109,6 @@ pub struct ServeArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitArgs {
-    /// How long a host or an agent may be silent before it counts as lost
-    #[arg(long, value_name = "MS", default_value_t = 60_000, value_parser = at_least(1))]
-    pub lease_ms: u64,
-
     /// How long a worker's process group has between SIGTERM and SIGKILL
     #[arg(long, value_name = "MS", default_value_t = 5_000)]
     pub stop_grace_ms: u64,

@@ -61,7 +61,7 @@ fn usage_errors_exit_with_2_and_help_with_0() {
         "acta bundle check id digest",
         "acta runtime stop",
         "acta completions fish",
-        "acta serve --data=d --listen=127.0.0.1:0 --store memory --log json --lease-ms 5",
+        "acta serve --data=d --listen=127.0.0.1:0 --store memory --log json --stop-grace-ms 5",
         "acta demo a b",
     ] {
         check(line, None);
@@ -94,7 +94,7 @@ fn usage_errors_exit_with_2_and_help_with_0() {
         "acta token issue --role worker --worker w",
         "acta serve --listen nowhere",
         "acta serve --token=",
-        "acta serve --lease-ms 0",
+        "acta serve --observer-idle-ms 0",
         "acta serve --store tape",
         "acta serve --runtime-id a/b",
         "acta completions cmd",

@@ -28,6 +28,7 @@ pub(super) fn run(
     decider: &Sender<Message>,
 ) {
     let mut checkpoint: Option<JoinHandle<()>> = None;
+    let _guard = PanicGuard { shared, decider };
     while let Ok(batch) = batches.recv() {
         let message = commit(shared, batch, decider);
         if decider.news(message).is_err() {
@@ -37,6 +38,22 @@ pub(super) fn run(
     }
     if let Some(thread) = checkpoint {
         drop(thread.join());
+    }
+}
+
+/// If the committer ends in a panic, nobody is left waiting for it.
+struct PanicGuard<'a> {
+    shared: &'a Shared,
+    decider: &'a Sender<Message>,
+}
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.set_health(Health::Failed);
+            drop(self.decider.news(Message::Lost));
+            drop(self.decider.news(Message::RolledBack(self.shared.log.end())));
+        }
     }
 }
 
@@ -118,7 +135,7 @@ fn recover(shared: &Arc<Shared>, decider: &Sender<Message>) -> Message {
         if shared.closing.load(Ordering::Acquire) {
             return Message::RolledBack(shared.log.end());
         }
-        std::thread::sleep(pause);
+        shared.sleep_unless_closing(pause);
         pause = (pause * 2).min(RECOVERY_PAUSE_MAX);
     }
 }

@@ -36,6 +36,7 @@ use std::{
         mpsc,
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -143,6 +144,14 @@ impl Shared {
         }
     }
 
+    /// Sleeps, in short pieces, so that the end of the service need not wait for it.
+    fn sleep_unless_closing(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        while Instant::now() < until && !self.closing.load(Ordering::Acquire) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn set_health(&self, health: Health) {
         self.health.store(health as u8, Ordering::Release);
     }
@@ -160,6 +169,7 @@ pub struct EngineHandle {
     queue: queue::Sender<Message>,
     commands: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
+    bytes_max: usize,
     shared: Arc<Shared>,
 }
 
@@ -194,7 +204,8 @@ impl Engine {
         let handle = EngineHandle {
             queue,
             commands: Arc::new(Semaphore::new(limits.commands)),
-            bytes: Arc::new(Semaphore::new(limits.bytes / BYTES_UNIT)),
+            bytes: Arc::new(Semaphore::new(limits.bytes.div_ceil(BYTES_UNIT))),
+            bytes_max: limits.bytes,
             shared,
         };
         Ok(Self { handle, threads: Mutex::new(vec![decider, committer]) })
@@ -236,7 +247,7 @@ impl EngineHandle {
             let message = "too many commands are waiting; try again after the time in Retry-After";
             Rejection::new(Code::Overloaded, message)
         };
-        let bytes = bytes_units(&request);
+        let bytes = self.bytes_units(&request);
         let commands = Arc::clone(&self.commands).try_acquire_owned().map_err(|_| full())?;
         let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).map_err(|_| full())?;
         self.send(request, commands, bytes).await
@@ -246,7 +257,7 @@ impl EngineHandle {
     /// how a flood of output is slowed down.
     pub async fn submit_patiently(&self, request: Request) -> Answer {
         let closed = |_| not_ready(Health::Closed);
-        let bytes = bytes_units(&request);
+        let bytes = self.bytes_units(&request);
         let commands = Arc::clone(&self.commands).acquire_owned().await.map_err(closed)?;
         let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await.map_err(closed)?;
         self.send(request, commands, bytes).await
@@ -284,6 +295,12 @@ impl EngineHandle {
         }
     }
 
+    /// A command that is larger than the whole queue takes all of it.
+    fn bytes_units(&self, request: &Request) -> u32 {
+        let bytes = request.command.bytes().min(self.bytes_max);
+        u32::try_from(bytes.div_ceil(BYTES_UNIT)).unwrap_or(u32::MAX)
+    }
+
     fn find_key(&self, request: &Request) -> Result<(Sequence, Option<Sequence>), Rejection> {
         let Some(key) = &request.key else { return Ok((Sequence::ZERO, None)) };
         let index = self.shared.log.index();
@@ -317,10 +334,6 @@ fn replay_of(request: &Request, first: Arc<Record>, content: Option<&Bytes>) -> 
         first.seq()
     );
     Err(Rejection::new(Code::IdempotencyKeyReused, message))
-}
-
-fn bytes_units(request: &Request) -> u32 {
-    u32::try_from(request.command.bytes().div_ceil(BYTES_UNIT)).unwrap_or(u32::MAX)
 }
 
 fn not_ready(health: Health) -> Rejection {

@@ -8,6 +8,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
@@ -43,6 +44,8 @@ impl Shutdown {
 pub async fn serve(listener: TcpListener, surface: Arc<Surface>) {
     let shutdown = surface.shutdown.clone();
     let places = Arc::new(Semaphore::new(surface.limits.connections));
+    // Observers over WebSocket are closed earlier, with their cursor.
+    let unread_max = surface.limits.observer_idle * 2;
     let app = router(surface);
     let connections = TaskTracker::new();
     loop {
@@ -65,7 +68,7 @@ pub async fn serve(listener: TcpListener, surface: Arc<Surface>) {
         };
         let (app, shutdown) = (app.clone(), shutdown.clone());
         connections.spawn(async move {
-            serve_one(stream, app, shutdown).await;
+            serve_one(stream, app, shutdown, unread_max).await;
             drop(place);
         });
     }
@@ -76,16 +79,19 @@ pub async fn serve(listener: TcpListener, surface: Arc<Surface>) {
     }
 }
 
-async fn serve_one(stream: TcpStream, app: Router, shutdown: Shutdown) {
+async fn serve_one(stream: TcpStream, app: Router, shutdown: Shutdown, unread_max: Duration) {
     // Small answers are not worth waiting for more of them.
     drop(stream.set_nodelay(true));
+    // Whoever leaves its answer unread for too long gives up its place.
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(unread_max));
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
         app.clone().oneshot(request.map(|body| Body::new(Drained::new(body))))
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

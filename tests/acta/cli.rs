@@ -34,7 +34,7 @@ async fn a_usage_error_exits_2() {
         &["serve", "--token-env=ACTA_TEST_ABSENT"],
         &["serve", "--no-auth", "--token=x"],
         &["serve", "--no-auth", "--listen=0.0.0.0:0"],
-        &["serve", "--lease-ms=0"],
+        &["serve", "--observer-idle-ms=0"],
         &["spawn", "--profile", "king"],
         &["bundle", "check", "only-an-id", &hex, "more"],
     ];

@@ -10,8 +10,8 @@ use tokio::{
     net::TcpStream,
 };
 
-/// What the service may take, whatever is thrown at it.
-pub const RSS_MIB_MAX: u64 = 300;
+/// What the service may take, whatever is thrown at it; ten thousand connections take most.
+pub const RSS_MIB_MAX: u64 = 450;
 
 /// How long a command of somebody else may take meanwhile.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(1);

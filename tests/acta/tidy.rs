@@ -90,7 +90,9 @@ fn modules_named(code: &str) -> BTreeSet<String> {
 }
 
 fn check_names(dirs: &[&str], is_allowed: impl Fn(&str) -> bool) {
-    for source in dirs.iter().flat_map(|dir| sources_of(dir)) {
+    let sources = dirs.iter().flat_map(|dir| sources_of(dir));
+    // Tests put pieces together that know nothing of each other otherwise.
+    for source in sources.filter(|source| !source.path.ends_with("/tests.rs")) {
         for module in modules_named(&source.code) {
             assert!(is_allowed(&module), "{} names crate::{module}", source.path);
         }
@@ -171,7 +173,11 @@ fn journals_and_backends_know_neither_each_other_nor_engine_nor_http() {
 #[test]
 fn only_serve_names_concrete_journals() {
     for source in sources_of("src") {
-        let may = source.path.starts_with("src/journal") || source.path == "src/cli/serve.rs";
+        let may = source.path.starts_with("src/journal")
+            || ["src/cli/serve.rs", "src/cli/rebuild.rs"].contains(&source.path.as_str())
+            || source.path.ends_with("tests.rs")
+            || source.path.contains("/tests/")
+            || source.path.starts_with("src/fuzz");
         for name in ["SledJournal", "MemoryJournal"] {
             assert!(may || !source.code.contains(name), "{} names {name}", source.path);
         }
