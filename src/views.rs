@@ -1,6 +1,6 @@
 //! The live projections behind one handle.
 //!
-//! Readers share a lock that is only ever held for the time of a look; the engine's committer
+//! Readers share a lock that is only ever held for the time of a look; the engine's writer
 //! is the only one that writes, and only what is durable.
 
 use acta_events::{Record, RuntimeId, WorkerId};

@@ -51,7 +51,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     let opened = tokio::task::spawn_blocking(move || open(&opening)).await??;
     let tokens = operator_tokens(&args, &opened)?;
     let engine = Engine::start(Arc::clone(&opened.log), queue_limits(&args), SystemClock)
-        .context("the engine's threads could not be started")?;
+        .context("the engine could not be started")?;
     let manifest = manifest(&args);
     let (host, registered) = this_host();
     announce(&args, &engine, &manifest, registered).await?;

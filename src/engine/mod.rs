@@ -1,22 +1,20 @@
 //! The engine: the sole writer.
 //!
-//! Two threads. The *decider* owns the deciding state ([`core::Core`]): it drains the queue,
-//! decides, and hands over a batch whenever the committer is free. The *committer* makes a
-//! batch durable, publishes it, and only then answers; meanwhile the next batch is being
-//! decided. There is no timer: the size of a batch follows from the load.
+//! One thread owns the deciding state ([`core::Core`]). It drains the queue, decides everything
+//! that has come, makes it durable with one sync, publishes it, and only then answers. What
+//! comes meanwhile makes the next batch: there is no timer, and its size follows from the load.
 //!
 //! ```text
-//! handle ──queue──► decider ──batch──► committer ── journal.append ── log.publish ── answers
-//!                      ▲                   │
-//!                      └──── committed ────┘
+//! handles ──queue──► writer: decide · journal.append · log.publish ──► answers
 //! ```
+//!
+//! Deciding the next batch while one is being synced was tried with a second thread. It made
+//! batches half as large, and the hand-overs cost more than the overlap gained.
 
-mod committer;
 pub mod core;
-mod decider;
-mod queue;
 #[cfg(test)]
 pub(crate) mod tests;
+mod writer;
 
 pub use self::core::{LogEnd, key_digest};
 
@@ -115,12 +113,6 @@ impl Reply {
 
 enum Message {
     Submit(Box<Submission<Reply>>),
-    /// Everything up to here is durable and published.
-    Committed(Sequence),
-    /// The outcome of the batch is not known: nothing more can be decided for now.
-    Lost,
-    /// The log ends here; what was decided after it is void.
-    RolledBack(LogEnd),
     Close,
 }
 
@@ -160,13 +152,13 @@ impl Shared {
 /// The engine's owner: ends it.
 pub struct Engine {
     handle: EngineHandle,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// A handle to the engine; cheap to clone.
 #[derive(Clone)]
 pub struct EngineHandle {
-    queue: queue::Sender<Message>,
+    queue: mpsc::Sender<Message>,
     commands: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     bytes_max: usize,
@@ -177,7 +169,7 @@ pub struct EngineHandle {
 const BYTES_UNIT: usize = 64;
 
 impl Engine {
-    /// Starts both threads at the end of the log. Called within a runtime, from which answers
+    /// Starts the writer at the end of the log. Called within a runtime, from which answers
     /// are given.
     pub fn start(log: Arc<Log>, limits: QueueLimits, clock: impl Clock) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
@@ -186,21 +178,11 @@ impl Engine {
             log: Arc::clone(&log),
             runtime: tokio::runtime::Handle::current(),
         });
-        let (queue, messages) = queue::queue();
-        let (batches, to_commit) = mpsc::sync_channel::<Batch<Reply>>(1);
-        let committer = {
-            let (shared, queue) = (Arc::clone(&shared), queue.clone());
-            std::thread::Builder::new()
-                .name("acta-committer".into())
-                .spawn(move || committer::run(&shared, &to_commit, &queue))?
-        };
-        let decider = {
-            let core = core::Core::new(Arc::clone(log.views()), Arc::clone(log.index()), log.end());
-            let shared = Arc::clone(&shared);
-            std::thread::Builder::new().name("acta-decider".into()).spawn(move || {
-                decider::Decider::new(core, shared, batches, clock).run(&messages);
-            })?
-        };
+        let (queue, messages) = mpsc::channel();
+        let core = core::Core::new(Arc::clone(log.views()), Arc::clone(log.index()), log.end());
+        let writer = writer::Writer::new(core, Arc::clone(&shared), messages, clock);
+        let thread =
+            std::thread::Builder::new().name("acta-writer".into()).spawn(move || writer.run())?;
         let handle = EngineHandle {
             queue,
             commands: Arc::new(Semaphore::new(limits.commands)),
@@ -208,7 +190,7 @@ impl Engine {
             bytes_max: limits.bytes,
             shared,
         };
-        Ok(Self { handle, threads: Mutex::new(vec![decider, committer]) })
+        Ok(Self { handle, thread: Mutex::new(Some(thread)) })
     }
 
     /// A handle for those who give commands.
@@ -216,15 +198,15 @@ impl Engine {
         self.handle.clone()
     }
 
-    /// Answers what is in flight, refuses what comes after, and ends both threads. Blocking.
+    /// Answers what is in flight, refuses what comes after, and ends the writer. Blocking.
     pub fn close(&self) {
         self.handle.shared.closing.store(true, Ordering::Release);
-        // The decider may be gone already; then there is nothing to tell it.
-        drop(self.handle.queue.news(Message::Close));
-        for thread in self.threads.lock().drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("an engine thread ended in a panic");
-            }
+        // The writer may be gone already; then there is nothing to tell it.
+        drop(self.handle.queue.send(Message::Close));
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the writer ended in a panic");
         }
         self.handle.shared.set_health(Health::Closed);
     }
@@ -276,7 +258,7 @@ impl EngineHandle {
         if !matches!(health, Health::Ready | Health::Refusing) {
             return Err(not_ready(health));
         }
-        // Looking into runs on disk is for this thread, not for the decider, which then only
+        // Looking into runs on disk is for this thread, not for the writer, which then only
         // has to look at what came after.
         let (key_checked, found) = self.find_key(&request)?;
         if let Some(seq) = found {
@@ -286,11 +268,11 @@ impl EngineHandle {
         let repeat = request.key.is_some().then(|| request.clone());
         let reply = Reply { answer: sender, _commands: commands, _bytes: bytes };
         let submission = Box::new(Submission { request, key_checked, reply });
-        self.queue.command(Message::Submit(submission)).map_err(|_| not_ready(Health::Closed))?;
+        self.queue.send(Message::Submit(submission)).map_err(|_| not_ready(Health::Closed))?;
         match (answer.await, repeat) {
             (Ok(Ok(Ack::Repeated { seq })), Some(request)) => self.replay(&request, seq).await,
             (Ok(answer), _) => answer,
-            // The threads ended with the command in hand: it may be in the log.
+            // The writer ended with the command in hand: it may be in the log.
             (Err(_), _) => Err(outcome_unknown()),
         }
     }

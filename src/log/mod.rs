@@ -1,7 +1,7 @@
 //! The log as everyone but the engine sees it: what is durable, from its newest records in
 //! memory to its oldest on disk, together with what is derived from it.
 //!
-//! One owner, the engine's committer, publishes blocks, in order, once they are durable. Then
+//! One owner, the engine's writer, publishes blocks, in order, once they are durable. Then
 //! the views and the index have them, then the ring of recent records, and last of all the
 //! head moves. Whoever has seen a head finds everything up to it.
 
@@ -178,7 +178,7 @@ impl Log {
         }
     }
 
-    /// Shows durable blocks to everyone. Called by the committer alone, in order.
+    /// Shows durable blocks to everyone. Called by the writer alone, in order.
     pub(crate) fn publish<'a>(
         &self,
         blocks: impl IntoIterator<Item = &'a Block>,
@@ -239,7 +239,7 @@ impl Log {
         Ok(postings)
     }
 
-    /// Begins a checkpoint if one is due. Called by the committer between two commits, so that
+    /// Begins a checkpoint if one is due. Called by the writer between two commits, so that
     /// views and index stand at the same record; the writing happens on a thread of its own.
     pub(crate) fn checkpoint_if_due(&self) -> Option<CheckpointJob> {
         let head = self.views.read().position();
