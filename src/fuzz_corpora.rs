@@ -1,5 +1,7 @@
 //! Replays what the fuzzer began with and has found, see `fuzz/README.md`.
 
+#[path = "../fuzz/logic/create_request.rs"]
+mod create_request;
 #[path = "../fuzz/logic/journal.rs"]
 mod journal;
 
@@ -13,6 +15,11 @@ fn replay(target: &str, run: impl Fn(&[u8])) {
         count += 1;
     }
     assert!(count > 0, "the corpus of {target} is empty");
+}
+
+#[test]
+fn create_requests() {
+    replay("create_request", create_request::run);
 }
 
 #[test]

@@ -91,9 +91,12 @@ fn misplace(model: &Model, journals: &[&dyn Journal], shift: u8) {
     let elsewhere = Head { seq: Sequence(head.seq.0 + 1 + u64::from(shift)), ..head };
     let (next, gap) = (block_after(head, 1, 10), block_after(elsewhere, 1, 10));
     for journal in journals {
-        let conflict = journal.append(elsewhere.seq, &[next.clone()]);
+        let conflict = journal.append(elsewhere.seq, std::slice::from_ref(&next));
         assert_eq!(conflict, Err(AppendError::Conflict { head }));
-        assert!(matches!(journal.append(head.seq, &[gap.clone()]), Err(AppendError::Refused(_))));
+        assert!(matches!(
+            journal.append(head.seq, std::slice::from_ref(&gap)),
+            Err(AppendError::Refused(_))
+        ));
     }
 }
 

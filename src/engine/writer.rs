@@ -22,6 +22,9 @@ use std::{
 /// The pause between two attempts to open the log again, at most.
 const RECOVERY_PAUSE_MAX: Duration = Duration::from_secs(10);
 
+/// So few answers are given at once, without a detour.
+const ANSWERS_GIVEN_HERE: usize = 4;
+
 pub(super) struct Writer<C> {
     core: Core<Reply>,
     shared: Arc<Shared>,
@@ -146,8 +149,15 @@ impl<C: Clock> Writer<C> {
         }
     }
 
-    /// Answers from a task of the runtime: one wake-up of its threads instead of one per answer.
+    /// Many answers are given from a task of the runtime: one wake-up of its threads instead of
+    /// one per answer.
     fn answer(&self, decided: Vec<Decided<Reply>>) {
+        if decided.len() <= ANSWERS_GIVEN_HERE {
+            for decided in decided {
+                decided.submission.reply.send(decided.answer);
+            }
+            return;
+        }
         drop(self.shared.runtime.spawn(async move {
             for decided in decided {
                 decided.submission.reply.send(decided.answer);

@@ -11,10 +11,9 @@ fn text() -> BoxedStrategy<String> {
     "(?s).{0,24}".boxed()
 }
 
-fn id<T: std::str::FromStr>() -> BoxedStrategy<T>
+fn id<T>() -> BoxedStrategy<T>
 where
-    T::Err: std::fmt::Debug,
-    T: std::fmt::Debug + 'static,
+    T: std::str::FromStr<Err: std::fmt::Debug> + std::fmt::Debug + 'static,
 {
     "[A-Za-z0-9:_-]{1,20}".prop_map(|text| text.parse().unwrap()).boxed()
 }

@@ -286,7 +286,7 @@ fn of_worker(what: u8, worker: WorkerRef, a: u8, b: u8, state: Option<&WorkerSta
                 created.profile = ProfileSelector::Named("p".into());
                 created.config_bundle = (b < 50).then(|| bundle(b % 3));
             }
-            let texts = (b % 2 == 0).then(|| text("a purpose"));
+            let texts = b.is_multiple_of(2).then(|| text("a purpose"));
             Command::CreateWorker { worker, created: Box::new(created), texts }
         }
         15..55 => {
