@@ -2,7 +2,7 @@
 
 use acta::{create_request::CreateRequest, error::Code};
 
-pub fn run(input: &[u8]) {
+pub(crate) fn run(input: &[u8]) {
     match CreateRequest::parse(input) {
         Err(rejection) => {
             assert!(Code::ALL.contains(&rejection.code));
