@@ -22,7 +22,7 @@ pub enum Role {
     Worker,
 }
 
-/// See [`Event::TokenIssued`].
+/// See [`Event::TokenIssued`](super::Event::TokenIssued).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TokenIssued {
     /// Names the token without giving it away.
@@ -51,14 +51,14 @@ pub struct WorkerRef {
     pub worker_id: WorkerId,
 }
 
-/// See [`Event::TokenRevoked`].
+/// See [`Event::TokenRevoked`](super::Event::TokenRevoked).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TokenRevoked {
     /// The token.
     pub token: TokenId,
 }
 
-/// See [`Event::CursorCommitted`]. The cursor belongs to the actor of the record.
+/// See [`Event::CursorCommitted`](super::Event::CursorCommitted). The cursor belongs to the actor of the record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CursorCommitted {
     /// Its name.
