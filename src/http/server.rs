@@ -16,6 +16,9 @@ use tower::ServiceExt as _;
 /// requests as well.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 
+/// How much longer than an observer any other client may leave its answer unread.
+const UNREAD_GRACE: Duration = Duration::from_secs(10);
+
 /// How long requests in flight may take once the service ends.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -45,7 +48,7 @@ pub async fn serve(listener: TcpListener, surface: Arc<Surface>) {
     let shutdown = surface.shutdown.clone();
     let places = Arc::new(Semaphore::new(surface.limits.connections));
     // Observers over WebSocket are closed earlier, with their cursor.
-    let unread_max = surface.limits.observer_idle * 2;
+    let unread_max = surface.limits.observer_idle + UNREAD_GRACE;
     let app = router(surface);
     let connections = TaskTracker::new();
     loop {
