@@ -30,7 +30,7 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How many blocks may wait for the disk while others are being synced.
+/// How many blocks one batch has at most, about.
 pub const BLOCKS_WAITING_MAX: usize = 16;
 
 /// What makes a command recognisable, whoever gives it.
