@@ -108,7 +108,6 @@ type WorkerKey = (RuntimeId, WorkerId);
 pub struct Core<R> {
     views: Arc<Views>,
     index: Arc<Index>,
-    durable: LogEnd,
     end: LogEnd,
     builder: BlockBuilder,
     sealed: Vec<(Block, EncodedBlock)>,
@@ -128,7 +127,6 @@ impl<R> Core<R> {
         Self {
             views,
             index,
-            durable: end,
             end,
             builder: BlockBuilder::new(end.epoch, end.block),
             sealed: Vec::new(),
@@ -393,7 +391,6 @@ impl<R> Core<R> {
         if self.globals_changed.is_some_and(|seq| seq <= through) {
             self.globals_changed = None;
         }
-        self.durable.seq = through;
     }
 
     /// Nothing of what was decided after `end` is or will be durable: all of it is forgotten,
@@ -403,11 +400,6 @@ impl<R> Core<R> {
         let fresh = Self::new(Arc::clone(&self.views), Arc::clone(&self.index), end);
         *self = fresh;
         decided.into_iter().map(|decided| decided.submission).collect()
-    }
-
-    /// Where the durable log ends, as far as the core has heard.
-    pub fn durable(&self) -> Sequence {
-        self.durable.seq
     }
 }
 
