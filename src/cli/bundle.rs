@@ -2,6 +2,7 @@
 
 use super::client::{Call, Client};
 use super::output::{Format, Output, cell_at, outline, table};
+use super::parse_moment;
 use anyhow::Context;
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -22,7 +23,11 @@ pub(crate) enum BundleCommand {
         file: PathBuf,
     },
     /// List the config bundles
-    Ls,
+    Ls {
+        /// As it was: a sequence, or a time as in 2026-11-20T19:14:00Z
+        #[arg(long, value_name = "MOMENT", value_parser = parse_moment)]
+        at: Option<String>,
+    },
     /// Check that a config bundle is there; exits 1 if it is not
     Check {
         /// Its id
@@ -39,7 +44,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let call = match &command {
         BundleCommand::Put { file } => Call::post(&["config-bundles"], read(file)?),
-        BundleCommand::Ls => Call::get(&["config-bundles"]),
+        BundleCommand::Ls { at } => Call::get(&["config-bundles"]).query("at", at.as_ref()),
         BundleCommand::Check { id, digest } => {
             Call::get(&["config-bundles", id, "availability"]).query("digest", Some(digest))
         }
@@ -53,7 +58,7 @@ pub(super) async fn run(
     match command {
         BundleCommand::Put { .. } => out.line(&reference(&answer["availability"]["reference"])),
         BundleCommand::Check { .. } => out.text(&outline(&answer["availability"]["summary"])),
-        BundleCommand::Ls => {
+        BundleCommand::Ls { .. } => {
             let head = ["BUNDLE", "REVISION", "WORKSPACE", "PROFILES", "DECLARATIONS", "CREATED"];
             let columns =
                 ["revision", "workspace_id", "profile_count", "declaration_count", "created_at"];

@@ -3,6 +3,7 @@
 use super::credentials::Credentials;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest::{Method, StatusCode, Url, header};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -171,6 +172,11 @@ impl Client {
     /// Makes the call; repeats it, within its deadline, where the connection or the service
     /// failed in a way that may pass.
     pub(super) async fn send(&self, call: Call) -> Result<Value, ClientError> {
+        self.send_as(call).await
+    }
+
+    /// As [`Self::send`], with the answer understood as something else than any JSON.
+    pub(super) async fn send_as<T: DeserializeOwned>(&self, call: Call) -> Result<T, ClientError> {
         let deadline = Instant::now() + REQUEST_DEADLINE;
         let mut attempt = 1;
         loop {
@@ -192,7 +198,11 @@ impl Client {
         }
     }
 
-    async fn attempt(&self, call: &Call, deadline: Instant) -> Result<Value, Failure> {
+    async fn attempt<T: DeserializeOwned>(
+        &self,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<T, Failure> {
         let path: Vec<&str> = call.path.iter().map(String::as_str).collect();
         let mut url = self.url(&path);
         if !call.query.is_empty() {
@@ -229,10 +239,8 @@ impl Client {
             }
         };
         if status.is_success() {
-            if body.is_empty() {
-                return Ok(Value::Null);
-            }
-            let value = serde_json::from_slice(&body);
+            let body: &[u8] = if body.is_empty() { b"null" } else { &body };
+            let value = serde_json::from_slice(body);
             return value.map_err(|error| Failure::Final(self.not_acta(error)));
         }
         let error = self.refusal(status, &body);

@@ -2,6 +2,7 @@
 
 use super::client::{Call, Client};
 use super::output::{Format, Output, cell_at, table};
+use super::parse_moment;
 use acta_events::{CursorName, cursor::Cursor};
 use clap::Subcommand;
 use serde_json::json;
@@ -14,12 +15,19 @@ Prints the cursor and nothing else:
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum CursorCommand {
     /// List the cursors of this token
-    Ls,
+    Ls {
+        /// As it was: a sequence, or a time as in 2026-11-20T19:14:00Z
+        #[arg(long, value_name = "MOMENT", value_parser = parse_moment)]
+        at: Option<String>,
+    },
     /// Print a cursor
     #[command(after_help = GET_HELP)]
     Get {
         /// Its name
         name: CursorName,
+        /// As it was: a sequence, or a time as in 2026-11-20T19:14:00Z
+        #[arg(long, value_name = "MOMENT", value_parser = parse_moment)]
+        at: Option<String>,
     },
     /// Commit how far this consumer has read
     Put {
@@ -36,8 +44,10 @@ pub(super) async fn run(
     out: &mut Output,
 ) -> anyhow::Result<()> {
     let call = match &command {
-        CursorCommand::Ls => Call::get(&["cursors"]),
-        CursorCommand::Get { name } => Call::get(&["cursors", name.as_str()]),
+        CursorCommand::Ls { at } => Call::get(&["cursors"]).query("at", at.as_ref()),
+        CursorCommand::Get { name, at } => {
+            Call::get(&["cursors", name.as_str()]).query("at", at.as_ref())
+        }
         CursorCommand::Put { name, cursor } => {
             Call::put(&["cursors", name.as_str()], json!({ "cursor": cursor.to_string() }))
         }
@@ -47,7 +57,7 @@ pub(super) async fn run(
         return out.json(&answer);
     }
     match command {
-        CursorCommand::Ls => {
+        CursorCommand::Ls { .. } => {
             let cursors = answer["cursors"].as_array().into_iter().flatten();
             let row =
                 |cursor| ["name", "position", "cursor"].map(|path| cell_at(cursor, path)).into();

@@ -2,8 +2,8 @@
 
 use super::client::{Call, Client};
 use super::output::{Format, Output, cell_at, note, one_line, table};
+use super::parse_moment;
 use super::short_ids::ShortIds;
-use super::{parse_moment, usage};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
@@ -31,7 +31,7 @@ pub(crate) struct LsArgs {
     #[arg(long, value_name = "ID")]
     after: Option<String>,
 
-    /// As it was: a sequence, or a time as in 2026-11-20T19:14:00Z; workers only
+    /// As it was: a sequence, or a time as in 2026-11-20T19:14:00Z
     #[arg(long, value_name = "MOMENT", value_parser = parse_moment)]
     at: Option<String>,
 }
@@ -96,9 +96,6 @@ impl What {
 }
 
 pub(super) async fn run(args: LsArgs, client: &Client, out: &mut Output) -> anyhow::Result<()> {
-    if args.at.is_some() && args.what != What::Workers {
-        return Err(usage("--at is for workers"));
-    }
     let call = Call::get(&[args.what.path()])
         .query("limit", args.limit)
         .query("after", args.after.as_ref())

@@ -15,6 +15,7 @@ mod cursor;
 mod demo;
 mod follower;
 mod lifecycle;
+mod log;
 mod ls;
 mod output;
 mod rebuild;
@@ -111,12 +112,14 @@ pub(crate) enum Command {
     Cancel(lifecycle::LifecycleArgs),
     /// List workers, runtimes or hosts
     Ls(ls::LsArgs),
-    /// Show a worker, a runtime or a host
+    /// Show a worker, a runtime, a host, a token, a bundle or a cursor
     Show(show::ShowArgs),
     /// Print what was said to and by a worker
     Transcript(transcript::TranscriptArgs),
     /// Follow a worker, or everything
     Tail(tail::TailArgs),
+    /// Look back over what happened: who did what, when, by which command
+    Log(log::LogArgs),
     /// Remember by name how far a consumer has read
     #[command(subcommand)]
     Cursor(cursor::CursorCommand),
@@ -205,6 +208,7 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         Command::Show(args) => show::run(args, client, out).await,
         Command::Transcript(args) => transcript::run(args, client, out).await,
         Command::Tail(args) => tail::run(args, client, out, tail::interrupted()).await,
+        Command::Log(args) => log::run(args, client, out).await,
         Command::Cursor(command) => cursor::run(command, client, out).await,
         Command::Token(command) => token::run(command, client, out).await,
         Command::Bundle(command) => bundle::run(command, client, out).await,

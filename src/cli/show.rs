@@ -14,20 +14,23 @@ Examples:
   acta show worker 0193e4 --at 120
   acta show runtime                          the service's own
   acta show runtime external
-  acta show host <host id>";
+  acta show host <host id>
+  acta show token <token id> --at 2026-11-20T19:14:00Z
+  acta show bundle <bundle id>
+  acta show cursor <name>";
 
 /// Options of `acta show`.
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = HELP,
-    override_usage = "acta show [OPTIONS] <WORKER>\n       acta show [OPTIONS] <worker|host|runtime> <ID>\n       acta show [OPTIONS] runtime"
+    override_usage = "acta show [OPTIONS] <WORKER>\n       acta show [OPTIONS] <worker|host|runtime|token|bundle|cursor> <ID>\n       acta show [OPTIONS] runtime"
 )]
 pub(crate) struct ShowArgs {
-    /// A worker or the beginning of its id; or one of worker, runtime, host
+    /// A worker or the beginning of its id; or one of worker, runtime, host, token, bundle, cursor
     #[arg(value_name = "WHAT")]
     what: String,
 
-    /// The id, after worker, runtime or host
+    /// The id or name, after what it is of
     id: Option<String>,
 
     /// As it was: a sequence, or a time as in 2026-11-20T19:14:00Z
@@ -40,19 +43,23 @@ pub(super) async fn run(args: ShowArgs, client: &Client, out: &mut Output) -> an
     let answer = match (args.what.as_str(), args.id.as_deref()) {
         ("runtime", Some(id)) => client.send(Call::get(&["runtimes", id]).query("at", at)).await?,
         ("runtime", None) => client.send(Call::get(&["runtime"]).query("at", at)).await?,
-        (what @ ("host" | "worker"), None) => return Err(usage(format!("which {what}?"))),
-        ("host", Some(id)) => {
-            if at.is_some() {
-                return Err(usage("--at is for workers and runtimes"));
-            }
-            host(client, id).await?
+        ("cursor", Some(name)) => {
+            client.send(Call::get(&["cursors", name]).query("at", at)).await?
         }
+        (what @ ("host" | "worker" | "token" | "bundle" | "cursor"), None) => {
+            return Err(usage(format!("which {what}?")));
+        }
+        ("host", Some(id)) => one_of(client, &HOSTS, id, at).await?,
+        ("token", Some(id)) => one_of(client, &TOKENS, id, at).await?,
+        ("bundle", Some(id)) => one_of(client, &BUNDLES, id, at).await?,
         ("worker", Some(id)) | (id, None) => {
             let id = WorkerId::parse(id).map_err(|error| usage(error.to_string()))?;
             worker(client, id.as_str(), at).await?
         }
         (what, Some(_)) => {
-            return Err(usage(format!("`{what}` is none of worker, runtime and host")));
+            return Err(usage(format!(
+                "`{what}` is none of worker, runtime, host, token, bundle and cursor"
+            )));
         }
     };
     if out.format == Format::Json {
@@ -71,16 +78,45 @@ async fn worker(client: &Client, id: &str, at: Option<&String>) -> anyhow::Resul
     Ok(client.send(Call::get(&["workers", &id]).query("at", at)).await?)
 }
 
-/// Hosts are few and have no route of their own.
-async fn host(client: &Client, id: &str) -> anyhow::Result<Value> {
-    let answer = client.send(Call::get(&["hosts"])).await?;
-    let mut hosts = answer["items"].as_array().into_iter().flatten();
-    match hosts.find(|host| host["host_id"].as_str() == Some(id)) {
-        Some(host) => Ok(json!({ "host": host })),
+/// A list of few things that have no route of their own.
+struct Few {
+    what: &'static str,
+    path: &'static str,
+    list: &'static str,
+    id: &'static str,
+    missing: &'static str,
+}
+
+const HOSTS: Few =
+    Few { what: "host", path: "hosts", list: "items", id: "host_id", missing: "unknown_host" };
+const TOKENS: Few =
+    Few { what: "token", path: "tokens", list: "tokens", id: "id", missing: "unknown_token" };
+const BUNDLES: Few = Few {
+    what: "bundle",
+    path: "config-bundles",
+    list: "bundles",
+    id: "id",
+    missing: "config_bundle_missing",
+};
+
+async fn one_of(
+    client: &Client,
+    few: &Few,
+    id: &str,
+    at: Option<&String>,
+) -> anyhow::Result<Value> {
+    let answer = client.send(Call::get(&[few.path]).query("at", at)).await?;
+    let mut items = answer[few.list].as_array().into_iter().flatten();
+    match items.find(|item| item[few.id].as_str() == Some(id)) {
+        Some(item) => Ok(json!({ few.what: item })),
         None => Err(ClientError::Api {
             status: 404,
-            code: "unknown_host".into(),
-            message: format!("there is no host `{id}`"),
+            code: few.missing.into(),
+            message: format!(
+                "there is no {} `{id}`{}",
+                few.what,
+                if at.is_some() { " at that moment" } else { "" }
+            ),
         }
         .into()),
     }

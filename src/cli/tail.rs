@@ -194,7 +194,7 @@ fn parse_start(text: &str) -> Result<Start, String> {
 }
 
 /// A name that this build does not know would never match anything that it writes.
-fn parse_type(text: &str) -> Result<String, String> {
+pub(super) fn parse_type(text: &str) -> Result<String, String> {
     match Event::KINDS.iter().any(|(name, _)| *name == text) {
         true => Ok(text.into()),
         false => Err("no event has this name".into()),

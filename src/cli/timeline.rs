@@ -22,9 +22,17 @@ pub(super) struct RecordView<'a> {
     v: u16,
     runtime: Option<String>,
     worker: Option<String>,
+    actor: Option<String>,
+    command: Option<CommandView>,
     #[serde(borrow)]
     data: &'a RawValue,
     content: Option<Value>,
+}
+
+/// The command behind a record.
+#[derive(Deserialize)]
+struct CommandView {
+    key: String,
 }
 
 impl RecordView<'_> {
@@ -90,6 +98,28 @@ impl Timeline {
         let time = time.get(11..19).unwrap_or(&time);
         let worker =
             record.worker.as_deref().map(|id| self.ids.shorten(id)).unwrap_or("-").to_owned();
+        self.placed(record, &format!("{time}  {:>6}  {worker:<8}  ", record.seq.0))
+    }
+
+    /// As [`Self::line`], with the date, and with who asked for it under which key:
+    /// `2026-11-20 19:14:00      12  operator  0193e4a2  user> hello  (cli-7f)`.
+    pub(super) fn log_line(&mut self, record: &RecordView<'_>) -> String {
+        let time = record.time.to_string().replace('T', " ");
+        let time = time.get(..19).unwrap_or(&time);
+        let worker =
+            record.worker.as_deref().map(|id| self.ids.shorten(id)).unwrap_or("-").to_owned();
+        let actor = one_line(record.actor.as_deref().unwrap_or("-"), 24);
+        let place = format!("{time}  {:>6}  {actor:<10}  {worker:<8}  ", record.seq.0);
+        let mut line = self.placed(record, &place);
+        if let Some(command) = &record.command {
+            let key = format!("  ({})", one_line(&command.key, 64));
+            line += &self.paint.ink(Ink::Dim, &key);
+        }
+        line
+    }
+
+    /// What happened, behind a place. Further lines of a text are indented.
+    fn placed(&mut self, record: &RecordView<'_>, place: &str) -> String {
         let line = match record.event() {
             Some(event) => self.describe(record, &event),
             None => Line::plain(format!(
@@ -98,9 +128,8 @@ impl Timeline {
                 one_line(record.data.get(), ASIDE_CHARS_MAX)
             )),
         };
-        let place = format!("{time}  {:>6}  {worker:<8}  ", record.seq.0);
         let indent = " ".repeat(place.chars().count());
-        let mut out = self.paint.ink(Ink::Dim, &place).into_owned();
+        let mut out = self.paint.ink(Ink::Dim, place).into_owned();
         if let Some(speaker) = &line.speaker {
             let speaker = format!("{}> ", one_line(speaker, 32));
             out += &line.ink.map_or(speaker.as_str().into(), |ink| self.paint.ink(ink, &speaker));

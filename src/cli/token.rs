@@ -3,6 +3,7 @@
 use super::client::{Call, Client};
 use super::credentials::{OPERATOR_TOKEN_FILE, write_private};
 use super::output::{Format, Output, cell_at, note, table};
+use super::parse_moment;
 use super::serve_args::DATA_DEFAULT;
 use acta_events::{RuntimeId, TokenId, WorkerId, WorkerRef};
 use anyhow::{Context, bail};
@@ -43,7 +44,11 @@ pub(crate) enum TokenCommand {
         worker: Option<WorkerRef>,
     },
     /// List the tokens, without showing them
-    Ls,
+    Ls {
+        /// As it was: a sequence, or a time as in 2026-11-20T19:14:00Z
+        #[arg(long, value_name = "MOMENT", value_parser = parse_moment)]
+        at: Option<String>,
+    },
     /// Revoke a token; its open streams are closed
     Revoke {
         /// Its id, as `acta token ls` shows it
@@ -109,7 +114,7 @@ pub(super) async fn run(
             // The token is shown in the one answer only, which no repetition brings back.
             Call::post(&["tokens"], body).once()
         }
-        TokenCommand::Ls => Call::get(&["tokens"]),
+        TokenCommand::Ls { at } => Call::get(&["tokens"]).query("at", at.as_ref()),
         TokenCommand::Revoke { id } => Call::delete(&["tokens", id.as_str()]),
         TokenCommand::Reset => return Ok(()),
     };
@@ -126,7 +131,7 @@ pub(super) async fn run(
             note(&format!("token {id} with role {role}; it is not shown again"));
             Ok(())
         }
-        TokenCommand::Ls => {
+        TokenCommand::Ls { .. } => {
             let tokens = answer["tokens"].as_array().into_iter().flatten();
             let row = |token| {
                 let [id, role, label, runtime, worker] =

@@ -8,7 +8,7 @@ mod position;
 pub use position::{CursorProblem, Resume, cursor_at, resolve};
 
 use crate::log::{Log, Logged, ReadFault};
-use acta_events::{Record, RuntimeId, Sequence, WorkerId};
+use acta_events::{Actor, Record, RuntimeId, Sequence, WorkerId};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -24,6 +24,8 @@ pub struct Filter {
     pub runtime: Option<RuntimeId>,
     /// Of this worker.
     pub worker: Option<WorkerId>,
+    /// Of what this actor asked for.
+    pub actor: Option<Actor>,
     /// With the records about watching itself.
     pub watching: bool,
 }
@@ -37,6 +39,7 @@ impl Filter {
             && (self.watching || named || !header.event.is_about_watching())
             && self.runtime.as_ref().is_none_or(|runtime| header.runtime.as_ref() == Some(runtime))
             && self.worker.as_ref().is_none_or(|worker| header.worker.as_ref() == Some(worker))
+            && self.actor.as_ref().is_none_or(|actor| header.actor == *actor)
     }
 }
 

@@ -5,6 +5,7 @@ use super::{
     access::Caller,
     body,
     error::Reply,
+    past::{self, At},
     query::{self, Around},
     workers::{answer, check_content},
 };
@@ -26,11 +27,13 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-pub(super) async fn list(caller: Caller, State(app): State<App>) -> Reply<Json<Value>> {
+pub(super) async fn list(caller: Caller, State(app): State<App>, uri: Uri) -> Reply<Json<Value>> {
     caller.may(Permission::ReadWorkers)?;
-    let views = app.log.views().read();
-    let bundles: Vec<_> =
-        views.bundles.iter().map(|state| json!(Summary::from(&state.stored))).collect();
+    let at = past::of_query(&app, &uri).await?;
+    let bundles: Vec<_> = past::with_projections(&app, at, |views| {
+        views.bundles.iter().map(|state| json!(Summary::from(&state.stored))).collect()
+    })
+    .await?;
     Ok(Json(json!({ "bundles": bundles })))
 }
 
@@ -57,17 +60,23 @@ pub(super) async fn store(
     let command = Command::StoreBundle { stored: Box::new(checked.stored), document };
     let command = query::command(caller.0.actor.clone(), around, key, command);
     let ack = app.engine.submit(command).await?;
-    let body = available(&app, &reference)?;
+    let body = available(&app, &reference, At::Now).await?;
     Ok(answer(ack.is_replayed(), body))
 }
 
-fn available(app: &App, reference: &BundleRef) -> Reply<Value> {
-    let views = app.log.views().read();
-    if let Some(state) = views.bundles.get(reference) {
-        return Ok(json!({ "availability": Availability::from(&state.stored) }));
+async fn available(app: &App, reference: &BundleRef, at: At) -> Reply<Value> {
+    let wanted = reference.clone();
+    let (found, knows_id) = past::with_projections(app, at, move |views| {
+        let found = views.bundles.get(&wanted);
+        let found = found.map(|state| json!({ "availability": Availability::from(&state.stored) }));
+        (found, views.bundles.knows_id(&wanted.id))
+    })
+    .await?;
+    if let Some(found) = found {
+        return Ok(found);
     }
     let id = shown(&reference.id);
-    if views.bundles.knows_id(&reference.id) {
+    if knows_id {
         let message = format!("config bundle `{id}` is stored under another digest");
         return Err(Rejection::new(Code::ConfigBundleDigestMismatch, message));
     }
@@ -78,6 +87,7 @@ fn available(app: &App, reference: &BundleRef) -> Reply<Value> {
 #[derive(Deserialize)]
 struct AvailabilityQuery {
     digest: String,
+    at: Option<String>,
 }
 
 pub(super) async fn availability(
@@ -90,5 +100,6 @@ pub(super) async fn availability(
     let query: AvailabilityQuery = query::query(&uri)?;
     let reference = BundleRef { id, digest: query.digest };
     bundle::check_ref(&reference)?;
-    Ok(Json(available(&app, &reference)?))
+    let at = past::parse(&app, query.at.as_deref()).await?;
+    Ok(Json(available(&app, &reference, at).await?))
 }

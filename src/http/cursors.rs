@@ -5,6 +5,7 @@ use super::{
     access::Caller,
     body,
     error::Reply,
+    past::{self, At},
     query::{self, Around},
     workers::answer,
 };
@@ -20,6 +21,7 @@ use axum::{
     Json,
     body::Body,
     extract::{Request, State},
+    http::Uri,
     response::Response,
 };
 use serde::Deserialize;
@@ -44,11 +46,14 @@ fn parse(name: &str) -> Reply<CursorName> {
 }
 
 /// The caller's own cursors.
-pub(super) async fn list(caller: Caller, State(app): State<App>) -> Reply<Json<Value>> {
+pub(super) async fn list(caller: Caller, State(app): State<App>, uri: Uri) -> Reply<Json<Value>> {
     caller.may(Permission::OwnCursors)?;
-    let views = app.log.views().read();
-    let cursors: Vec<_> =
-        views.cursors.of(&caller.0.actor).map(|(name, state)| shape(name, state)).collect();
+    let at = past::of_query(&app, &uri).await?;
+    let actor = caller.0.actor.clone();
+    let cursors: Vec<_> = past::with_projections(&app, at, move |views| {
+        views.cursors.of(&actor).map(|(name, state)| shape(name, state)).collect()
+    })
+    .await?;
     Ok(Json(json!({ "cursors": cursors })))
 }
 
@@ -57,18 +62,27 @@ pub(super) async fn show(
     caller: Caller,
     State(app): State<App>,
     query::Segment(name): query::Segment,
+    uri: Uri,
 ) -> Reply<Json<Value>> {
     caller.may(Permission::OwnCursors)?;
-    read(&app, &caller, &parse(&name)?)
+    let name = parse(&name)?;
+    let at = past::of_query(&app, &uri).await?;
+    read(&app, &caller, &name, at).await
 }
 
-fn read(app: &App, caller: &Caller, name: &CursorName) -> Reply<Json<Value>> {
-    let views = app.log.views().read();
-    let state = views.cursors.get(&caller.0.actor, name).ok_or_else(|| {
-        let message = format!("you have no cursor `{}`; commit one with PUT", shown(name.as_str()));
+async fn read(app: &App, caller: &Caller, name: &CursorName, at: At) -> Reply<Json<Value>> {
+    let (actor, wanted) = (caller.0.actor.clone(), name.clone());
+    let found = past::with_projections(app, at, move |views| {
+        views.cursors.get(&actor, &wanted).map(|state| shape(&wanted, state))
+    })
+    .await?;
+    let found = found.ok_or_else(|| {
+        let then = if at == At::Now { "" } else { " at that moment" };
+        let name = shown(name.as_str());
+        let message = format!("you have no cursor `{name}`{then}; commit one with PUT");
         Rejection::new(Code::UnknownCursor, message)
     })?;
-    Ok(Json(json!({ "cursor": shape(name, state) })))
+    Ok(Json(json!({ "cursor": found })))
 }
 
 #[derive(Deserialize)]
@@ -98,7 +112,7 @@ pub(super) async fn commit(
     };
     let request = query::command(caller.0.actor.clone(), around, key, command);
     let ack = app.engine.submit(request).await?;
-    Ok(answer(ack.is_replayed(), read(&app, &caller, &name)?.0))
+    Ok(answer(ack.is_replayed(), read(&app, &caller, &name, At::Now).await?.0))
 }
 
 /// Whether anything but records about watching lies between the committed position and the new.

@@ -1,14 +1,15 @@
 //! The whole log: a page of it, or a stream.
 
 use super::{
-    App, access::Caller, error::Reply, events_stream, query, record_json, worker_ws::is_set,
+    App, access::Caller, error::Reply, events_back, events_stream, grep::Grep, past, query,
+    record_json, worker_ws::is_set,
 };
 use crate::{
     auth::Permission,
     error::{Code, Rejection},
     feed::{Filter, Follower, cursor_at, resolve},
 };
-use acta_events::{Event, RuntimeId, Sequence, WorkerId};
+use acta_events::{Actor, Event, RuntimeId, Sequence, WorkerId};
 use axum::{
     extract::State,
     http::{HeaderMap, Uri, header},
@@ -18,10 +19,10 @@ use serde::Deserialize;
 use std::sync::Arc;
 
 /// A page ends after this many bytes of records, however few they are.
-const PAGE_BYTES: usize = 4 << 20;
+pub(super) const PAGE_BYTES: usize = 4 << 20;
 
 /// How many records are looked at for one page of a filtered list, at most.
-const LOOKED_AT_MAX: u64 = 100_000;
+pub(super) const LOOKED_AT_MAX: u64 = 100_000;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct EventsQuery {
@@ -32,6 +33,18 @@ pub(super) struct EventsQuery {
     pub(super) types: String,
     pub(super) runtime: Option<String>,
     pub(super) worker: Option<String>,
+    pub(super) actor: Option<String>,
+    /// From then on: a sequence or a time.
+    pub(super) since: Option<String>,
+    /// Up to and with then.
+    pub(super) until: Option<String>,
+    /// Only records in which this text stands.
+    pub(super) grep: Option<String>,
+    /// `newest`: a page from the end, newest first.
+    #[serde(default)]
+    pub(super) order: String,
+    /// With `order=newest`: only what came before this sequence.
+    pub(super) before: Option<Sequence>,
     /// With the records about watching itself.
     #[serde(default)]
     pub(super) watching: String,
@@ -81,25 +94,59 @@ impl EventsQuery {
                 .map(WorkerId::parse)
                 .transpose()
                 .map_err(|error| id(&error.to_string()))?,
+            actor: self
+                .actor
+                .as_deref()
+                .map(Actor::parse)
+                .transpose()
+                .map_err(|error| id(&error.to_string()))?,
             watching: is_set(&self.watching),
         })
+    }
+
+    /// What has to stand in a record.
+    pub(super) fn grep(&self) -> Option<Grep> {
+        self.grep.as_deref().and_then(Grep::new)
+    }
+
+    /// The number of the one worker of interest, if one is named.
+    pub(super) fn ordinal(&self, app: &App, filter: &Filter) -> Reply<Option<u32>> {
+        let runtime = filter.runtime.clone().unwrap_or_else(|| app.runtime.clone());
+        let Some(id) = &filter.worker else { return Ok(None) };
+        match app.log.views().worker(&runtime, id) {
+            Some(state) => Ok(Some(state.ordinal)),
+            None => {
+                let message = "there is no such worker; `acta ls workers` lists them";
+                Err(Rejection::new(Code::WorkerNotFound, message))
+            }
+        }
     }
 
     /// A follower of what is asked for. A filter by one known worker reads only its records.
     pub(super) fn follower(&self, app: &App, after: Sequence) -> Reply<Follower> {
         let filter = self.filter()?;
-        let runtime = filter.runtime.clone().unwrap_or_else(|| app.runtime.clone());
-        let known = filter.worker.as_ref().and_then(|id| app.log.views().worker(&runtime, id));
-        let ordinal = known.map(|state| state.ordinal);
-        if filter.worker.is_some() && ordinal.is_none() {
-            let message = "there is no such worker; `acta ls workers` lists them";
-            return Err(Rejection::new(Code::WorkerNotFound, message));
-        }
+        let ordinal = self.ordinal(app, &filter)?;
         Ok(Follower::new(Arc::clone(&app.log), filter, ordinal, after))
     }
 
     /// The position that is asked for; none if none is.
     pub(super) async fn position(&self, app: &App) -> Reply<Option<Sequence>> {
+        let since = match &self.since {
+            Some(since) => Some(past::before_since(app, since).await?),
+            None => None,
+        };
+        Ok(self.resumed(app).await?.max(since))
+    }
+
+    /// The last record that is asked for.
+    pub(super) async fn last(&self, app: &App) -> Reply<Option<Sequence>> {
+        match &self.until {
+            Some(until) => past::last_until(app, until).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn resumed(&self, app: &App) -> Reply<Option<Sequence>> {
         if let Some(cursor) = &self.cursor {
             return Ok(Some(resolve(&app.log, cursor).await?.after));
         }
@@ -114,7 +161,7 @@ impl EventsQuery {
     }
 }
 
-/// A page, or a stream if one is asked for.
+/// A page, from either end, or a stream if one is asked for.
 pub(super) async fn list(
     caller: Caller,
     State(app): State<App>,
@@ -136,27 +183,48 @@ pub(super) async fn list(
     if accepts("application/x-ndjson") {
         return events_stream::lines(app, caller, query).await;
     }
-    page(&app, &query).await
+    match query.order.as_str() {
+        "" | "oldest" => page(&app, &query).await,
+        "newest" => events_back::page(&app, &query).await,
+        other => {
+            let message =
+                format!("`order` is `oldest` or `newest`, not `{}`", crate::error::shown(other));
+            Err(Rejection::new(Code::InvalidQuery, message))
+        }
+    }
+}
+
+/// How many records a page may have.
+pub(super) fn page_limit(app: &App, query: &EventsQuery) -> Reply<usize> {
+    let limit = query.limit.unwrap_or(app.limits.event_records);
+    if limit <= app.limits.event_records {
+        return Ok(limit);
+    }
+    let message = format!(
+        "limit {limit} is larger than a page, which has at most {} records",
+        app.limits.event_records
+    );
+    Err(Rejection::new(Code::LimitTooLarge, message))
 }
 
 async fn page(app: &App, query: &EventsQuery) -> Reply<Response> {
-    let limit = query.limit.unwrap_or(app.limits.event_records);
-    if limit > app.limits.event_records {
-        let message = format!(
-            "limit {limit} is larger than a page, which has at most {} records",
-            app.limits.event_records
-        );
-        return Err(Rejection::new(Code::LimitTooLarge, message));
-    }
+    let limit = page_limit(app, query)?;
     let after = query.position(app).await?.unwrap_or_default();
     let mut follower = query.follower(app, after)?;
     let head = follower.head();
     let looked_at_max = Sequence(after.0.saturating_add(LOOKED_AT_MAX));
+    let last = query.last(app).await?.unwrap_or(head).min(head).min(looked_at_max);
+    let grep = query.grep();
     let mut out = b"{\"events\":[".to_vec();
     let (mut count, mut position) = (0, after);
-    'page: while count < limit && position < head.min(looked_at_max) {
-        let records = follower.read_through(head, (limit - count).clamp(64, 256)).await?;
+    'page: while count < limit && position < last {
+        let records = follower.read_through(last, (limit - count).clamp(64, 256)).await?;
         for logged in records {
+            if let Some(grep) = &grep
+                && !grep.is_in(app, &logged.record).await?
+            {
+                continue;
+            }
             if count > 0 {
                 out.push(b',');
             }

@@ -4,13 +4,14 @@
 //! The id of a Server-Sent Event is its cursor, so that a browser resumes by itself.
 
 use super::{
-    App, access::Caller, error::Reply, events::EventsQuery, frames, record_json, worker_ws::is_set,
+    App, access::Caller, error::Reply, events::EventsQuery, frames, grep::Grep, record_json,
+    worker_ws::is_set,
 };
 use crate::{
     feed::{Follower, cursor_at},
     log::{Logged, ReadFault},
 };
-use acta_events::Epoch;
+use acta_events::{Epoch, Sequence};
 use axum::{
     body::Body,
     http::header,
@@ -19,6 +20,9 @@ use axum::{
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::watch;
+
+/// How many records are read at once.
+const RECORDS_PER_READ: usize = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
@@ -30,6 +34,9 @@ struct Stream {
     app: App,
     caller: Caller,
     follower: Follower,
+    grep: Option<Grep>,
+    /// The last record that is asked for.
+    last: Option<Sequence>,
     revocations: watch::Receiver<u64>,
     form: Form,
     epoch: Epoch,
@@ -59,11 +66,12 @@ async fn open(
 ) -> Reply<Response> {
     // Server-Sent Events begin now unless they are told where; lines begin at the beginning.
     let begin = match form {
-        Form::Lines => acta_events::Sequence::ZERO,
+        Form::Lines => Sequence::ZERO,
         Form::ServerSent => app.log.head(),
     };
     let after = query.position(&app).await?.unwrap_or(begin);
     let follower = query.follower(&app, after)?;
+    let last = query.last(&app).await?;
     let epoch = app.log.views().read().lineage.current();
     let stream = Stream {
         revocations: app.log.watch_revocations(),
@@ -73,6 +81,8 @@ async fn open(
         progress: is_set(&query.progress),
         announced: false,
         ended: false,
+        grep: query.grep(),
+        last,
         app,
         caller,
         follower,
@@ -100,13 +110,15 @@ impl Stream {
             if self.left == 0 || self.app.shutdown.is_begun() || !self.caller.is_valid(&self.app) {
                 return Ok(None);
             }
-            let records = self.follower.read().await?;
+            let records = self.read().await?;
             if !records.is_empty() {
                 return self.render(&records).await.map(Some);
             }
-            if !self.follower.caught_up() {
+            let over = self.last.is_some_and(|last| self.follower.position() >= last);
+            if !over && !self.follower.caught_up() {
                 continue;
             }
+            self.follow &= !over;
             if !self.announced {
                 self.announced = true;
                 if let Some(note) = self.progress("caught_up").await? {
@@ -124,7 +136,7 @@ impl Stream {
                 () = self.app.shutdown.begun() => return Ok(None),
                 () = tokio::time::sleep(heartbeat) => {
                     // One more look, so that the cursor of the heartbeat is that of the head.
-                    let records = self.follower.read().await?;
+                    let records = self.read().await?;
                     if !records.is_empty() {
                         return self.render(&records).await.map(Some);
                     }
@@ -139,6 +151,22 @@ impl Stream {
                 }
             }
         }
+    }
+
+    /// The wanted ones among the next records.
+    async fn read(&mut self) -> Result<Vec<Arc<Logged>>, ReadFault> {
+        let last = self.last.unwrap_or(Sequence(u64::MAX));
+        let mut records = self.follower.read_through(last, RECORDS_PER_READ).await?;
+        if let Some(grep) = &self.grep {
+            let mut found = Vec::new();
+            for logged in records {
+                if grep.is_in(&self.app, &logged.record).await? {
+                    found.push(logged);
+                }
+            }
+            records = found;
+        }
+        Ok(records)
     }
 
     async fn render(&mut self, records: &[Arc<Logged>]) -> Result<Bytes, ReadFault> {

@@ -11,7 +11,7 @@ use super::{
     worker_ws::{frugal, is_set, refuse},
 };
 use crate::{
-    error::Rejection,
+    error::{Code, Rejection},
     feed::{CursorProblem, resolve},
 };
 use acta_events::Sequence;
@@ -30,6 +30,10 @@ pub(super) async fn open(
     let query: EventsQuery = query::query(&uri)?;
     caller.may(query.permission())?;
     let _ = query.follower(&app, Sequence::ZERO)?;
+    if query.since.is_some() || query.until.is_some() || query.grep.is_some() {
+        let message = "`since`, `until` and `grep` are for reading over plain HTTP";
+        return Err(Rejection::new(Code::InvalidQuery, message));
+    }
     let upgrade = upgrade.map_err(|error| {
         Rejection::invalid(format!("this route speaks WebSocket only: {error}"))
     })?;

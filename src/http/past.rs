@@ -1,16 +1,30 @@
-//! Looking at a past moment: `?at=<sequence|time>`.
+//! Looking at a past moment: `?at=<sequence|time>`, and from one to another: `since`, `until`.
 
-use super::{App, error::Reply};
+use super::{App, error::Reply, query};
 use crate::{
     error::{Code, Rejection, shown},
     log::{Log, ReadFault},
 };
 use acta_events::{Sequence, Timestamp, WorkerRef};
 use acta_projections::{Projections, WorkerState};
+use axum::http::Uri;
+use serde::Deserialize;
 use std::sync::Arc;
 
 /// How many records are applied between two looks at whether somebody still waits.
 const RECORDS_PER_READ: usize = 4096;
+
+/// The query of a view that takes nothing but a moment.
+#[derive(Deserialize)]
+pub(super) struct AtQuery {
+    pub(super) at: Option<String>,
+}
+
+/// The moment that a query asks for.
+pub(super) async fn of_query(app: &App, uri: &Uri) -> Reply<At> {
+    let query: AtQuery = query::query(uri)?;
+    parse(app, query.at.as_deref()).await
+}
 
 /// Which moment is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,23 +39,59 @@ pub(super) enum At {
 pub(super) async fn parse(app: &App, at: Option<&str>) -> Reply<At> {
     let Some(text) = at else { return Ok(At::Now) };
     let head = app.log.head();
-    if let Ok(seq) = text.parse().map(Sequence) {
-        if seq > head {
+    match moment("at", text)? {
+        Moment::Sequence(seq) if seq > head => {
             let message = format!("`at` is {seq}, but the log ends at {head}");
-            return Err(Rejection::new(Code::InvalidQuery, message));
+            Err(Rejection::new(Code::InvalidQuery, message))
         }
-        return Ok(At::Sequence(seq));
+        moment => last_of(app, moment, head).await.map(At::Sequence),
     }
-    let time = Timestamp::parse(text).map_err(|_| {
+}
+
+/// What `at`, `since` and `until` take.
+#[derive(Clone, Copy)]
+enum Moment {
+    Sequence(Sequence),
+    Time(Timestamp),
+}
+
+fn moment(name: &str, text: &str) -> Reply<Moment> {
+    if let Ok(seq) = text.parse().map(Sequence) {
+        return Ok(Moment::Sequence(seq));
+    }
+    Timestamp::parse(text).map(Moment::Time).map_err(|_| {
         let message = format!(
-            "`at` takes a sequence, or a time as in 2026-11-20T19:14:00Z, not `{}`",
+            "`{name}` takes a sequence, or a time as in 2026-11-20T19:14:00Z, not `{}`",
             shown(text)
         );
         Rejection::new(Code::InvalidQuery, message)
-    })?;
-    let log = Arc::clone(&app.log);
-    let seq = crate::log::blocking(move || last_at(&log, head, time)).await?;
-    Ok(At::Sequence(seq))
+    })
+}
+
+/// The last record up to and with a moment.
+async fn last_of(app: &App, moment: Moment, head: Sequence) -> Reply<Sequence> {
+    match moment {
+        Moment::Sequence(seq) => Ok(seq.min(head)),
+        Moment::Time(time) => {
+            let log = Arc::clone(&app.log);
+            Ok(crate::log::blocking(move || last_at(&log, head, time)).await?)
+        }
+    }
+}
+
+/// The last record before what `since` asks for, so that reading after it begins there.
+pub(super) async fn before_since(app: &App, since: &str) -> Reply<Sequence> {
+    let head = app.log.head();
+    let before = match moment("since", since)? {
+        Moment::Sequence(seq) => Moment::Sequence(Sequence(seq.0.saturating_sub(1))),
+        Moment::Time(time) => Moment::Time(Timestamp(time.0.saturating_sub(1))),
+    };
+    last_of(app, before, head).await
+}
+
+/// The last record that `until` asks for.
+pub(super) async fn last_until(app: &App, until: &str) -> Reply<Sequence> {
+    last_of(app, moment("until", until)?, app.log.head()).await
 }
 
 /// The last record that was decided at or before a time. Times never go back, so halving works.

@@ -5,6 +5,7 @@ use super::{
     access::Caller,
     body,
     error::Reply,
+    past,
     query::{self, Around},
 };
 use crate::{
@@ -18,6 +19,7 @@ use axum::{
     Json,
     body::Body,
     extract::{Request, State},
+    http::Uri,
 };
 use rand::Rng as _;
 use serde::Deserialize;
@@ -39,10 +41,13 @@ fn shape(id: &TokenId, state: &TokenState) -> Value {
 }
 
 /// All tokens, without the tokens themselves.
-pub(super) async fn list(caller: Caller, State(app): State<App>) -> Reply<Json<Value>> {
+pub(super) async fn list(caller: Caller, State(app): State<App>, uri: Uri) -> Reply<Json<Value>> {
     caller.may(Permission::ReadAll)?;
-    let views = app.log.views().read();
-    let tokens: Vec<_> = views.tokens.iter().map(|(id, state)| shape(id, state)).collect();
+    let at = past::of_query(&app, &uri).await?;
+    let tokens: Vec<_> = past::with_projections(&app, at, |views| {
+        views.tokens.iter().map(|(id, state)| shape(id, state)).collect()
+    })
+    .await?;
     Ok(Json(json!({ "tokens": tokens })))
 }
 

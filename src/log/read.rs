@@ -166,6 +166,36 @@ impl Log {
         if recent { read() } else { blocking(read).await }
     }
 
+    /// The records up to and with `through` that come after `after`, newest first, at most
+    /// `limit`: of one worker, or all. The slice says down to where has been looked.
+    pub async fn backwards(
+        self: &Arc<Self>,
+        worker: Option<u32>,
+        (after, through): (Sequence, Sequence),
+        limit: usize,
+    ) -> Result<Slice, ReadFault> {
+        let log = Arc::clone(self);
+        blocking(move || match worker {
+            Some(worker) => {
+                let mut postings = log.index.before(worker, through, limit)?;
+                let full = postings.len() >= limit;
+                postings.retain(|posting| posting.seq > after);
+                let through = match postings.last() {
+                    Some(last) if full => Sequence(last.seq.0 - 1),
+                    _ => after,
+                };
+                Ok(Slice { records: log.records_of(&postings)?, through: through.max(after) })
+            }
+            None => {
+                let from = through.0.saturating_sub(limit as u64).max(after.0);
+                let mut records = log.read_blocking(Sequence(from), through, limit)?;
+                records.reverse();
+                Ok(Slice { records, through: Sequence(from) })
+            }
+        })
+        .await
+    }
+
     pub(crate) fn records_of(&self, postings: &[Posting]) -> Result<Vec<Arc<Logged>>, ReadFault> {
         let mut records = Vec::with_capacity(postings.len());
         for posting in postings {

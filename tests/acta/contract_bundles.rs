@@ -43,7 +43,7 @@ fn signed(mut bundle: Value) -> Value {
     bundle
 }
 
-fn bundle() -> Value {
+pub fn bundle() -> Value {
     signed(json!({
         "metadata": {
             "id": "team-1",

@@ -27,6 +27,7 @@ mod contract_past;
 mod contract_transcript;
 mod contract_workers;
 mod demo;
+mod lookback_log;
 mod observe_cursors;
 mod observe_ends;
 mod observe_log;
