@@ -26,4 +26,6 @@ pub mod index;
 pub mod journal;
 pub mod log;
 pub mod manifest;
+pub mod overview;
+pub mod rendered;
 pub mod views;

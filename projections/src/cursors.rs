@@ -37,6 +37,12 @@ impl Cursors {
     ) -> impl Iterator<Item = (&'a CursorName, &'a CursorState)> + use<'a> {
         self.by_owner.get(owner).into_iter().flatten()
     }
+
+    /// All cursors, by owner and name.
+    pub fn iter(&self) -> impl Iterator<Item = (&Actor, &CursorName, &CursorState)> {
+        let all = self.by_owner.iter();
+        all.flat_map(|(owner, of)| of.iter().map(move |(name, state)| (owner, name, state)))
+    }
 }
 
 impl Projection for Cursors {

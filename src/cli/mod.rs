@@ -13,12 +13,15 @@ mod completions;
 pub mod credentials;
 mod cursor;
 mod demo;
+mod diff;
 mod follower;
 mod lifecycle;
 mod log;
 mod ls;
 mod output;
+mod progress;
 mod rebuild;
+mod replay;
 mod runtime;
 mod send;
 mod serve;
@@ -120,6 +123,11 @@ pub(crate) enum Command {
     Tail(tail::TailArgs),
     /// Look back over what happened: who did what, when, by which command
     Log(log::LogArgs),
+    /// Compare a worker at two moments
+    #[command(subcommand)]
+    Diff(diff::DiffCommand),
+    /// Rebuild the views up to a moment and show them
+    Replay(replay::ReplayArgs),
     /// Remember by name how far a consumer has read
     #[command(subcommand)]
     Cursor(cursor::CursorCommand),
@@ -182,6 +190,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Rebuild(args) => {
             rebuild::run(&args, connection.data.as_deref(), &mut connection.stdout())
         }
+        Command::Replay(args) if args.data.is_some() => {
+            let data = args.data.clone().unwrap_or_default();
+            replay::run_stopped(&args, &data, &mut connection.stdout())
+        }
         Command::Completions(args) => completions::run(&args, &mut connection.stdout()),
         Command::Token(token::TokenCommand::Reset) => {
             token::reset(connection.data.as_deref(), &mut connection.stdout())
@@ -209,6 +221,8 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         Command::Transcript(args) => transcript::run(args, client, out).await,
         Command::Tail(args) => tail::run(args, client, out, tail::interrupted()).await,
         Command::Log(args) => log::run(args, client, out).await,
+        Command::Diff(command) => diff::run(command, client, out).await,
+        Command::Replay(args) => replay::run(args, client, out).await,
         Command::Cursor(command) => cursor::run(command, client, out).await,
         Command::Token(command) => token::run(command, client, out).await,
         Command::Bundle(command) => bundle::run(command, client, out).await,

@@ -60,6 +60,11 @@ pub(crate) struct RebuildArgs {
 #[error("{0}")]
 pub(super) struct Unequal(String);
 
+/// The log is damaged: ends the process with the code that says so.
+pub(super) fn damaged(why: String) -> anyhow::Error {
+    Unequal(why).into()
+}
+
 /// What a rebuild found.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
@@ -139,17 +144,42 @@ fn print(report: &Report, out: &mut Output) -> Result<()> {
 
 /// Replays the log of a stopped data directory. Blocking.
 pub(super) fn examine(path: &Path) -> Result<Report> {
-    let data = DataDir::inspect(path)?;
-    let copy = copy_log(path)?;
-    let copied = DataDir::open(copy.path())?;
-    let journal = SledJournal::open(&copied).map_err(unopened)?;
-    let checkpoints = Checkpoints::new(data.subpath("checkpoints"));
-    let mut replay = Replay::new(data.log_id(), checkpoints);
-    replay.run(&journal)?;
-    let report = replay.report();
-    // An error here says nothing of the original.
-    drop(journal.close());
-    Ok(report)
+    let stopped = StoppedLog::open(path)?;
+    let checkpoints = Checkpoints::new(stopped.data.subpath("checkpoints"));
+    let mut replay = Replay::new(stopped.data.log_id(), checkpoints);
+    replay.run(&stopped.journal)?;
+    Ok(replay.report())
+}
+
+/// The log of a stopped service, read from a copy that goes with it.
+pub(super) struct StoppedLog {
+    /// Keeps a service from starting on it meanwhile.
+    pub(super) data: DataDir,
+    journal: SledJournal,
+    _copied: DataDir,
+    _copy: TempDir,
+}
+
+impl StoppedLog {
+    /// Blocking, for as long as it takes to copy the log.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let data = DataDir::inspect(path)?;
+        let copy = copy_log(path)?;
+        let copied = DataDir::open(copy.path())?;
+        let journal = SledJournal::open(&copied).map_err(unopened)?;
+        Ok(Self { data, journal, _copied: copied, _copy: copy })
+    }
+
+    pub(super) fn journal(&self) -> &dyn Journal {
+        &self.journal
+    }
+}
+
+impl Drop for StoppedLog {
+    fn drop(&mut self) {
+        // An error here says nothing of the original.
+        drop(self.journal.close());
+    }
 }
 
 /// Damage is an answer; everything else is a reason for having none.

@@ -26,6 +26,7 @@ mod shapes;
 mod snapshot;
 mod socket;
 mod tokens;
+mod views;
 mod worker_ws;
 mod workers;
 
@@ -162,6 +163,7 @@ pub fn router(surface: Arc<Surface>) -> Router {
         .route("/v1/events/ws", get(events_ws::open))
         .route("/v1/cursors", get(cursors::list))
         .route("/v1/cursors/{name}", get(cursors::show).put(cursors::commit))
+        .route("/v1/views", get(views::show))
         .route("/v1/tokens", get(tokens::list).post(tokens::issue))
         .route("/v1/tokens/{id}", delete(tokens::revoke))
         .merge(workers)

@@ -1,6 +1,6 @@
 //! Runtimes and hosts, as lists.
 
-use super::{App, access::Caller, error::Reply, query};
+use super::{App, access::Caller, error::Reply, past, query};
 use crate::{
     auth::Permission,
     error::{Code, Rejection},
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 struct PageQuery {
     limit: Option<usize>,
     after: Option<String>,
+    at: Option<String>,
 }
 
 impl PageQuery {
@@ -83,10 +84,12 @@ pub(super) async fn runtimes(
     caller.may(Permission::ReadWorkers)?;
     let query: PageQuery = query::query(&uri)?;
     let limit = query.limit(&app)?;
-    let views = app.log.views().read();
-    let all = views.runtimes.iter().filter(|(id, _)| query.is_after(id.as_str()));
-    let items: Vec<_> =
-        all.take(limit).map(|(id, runtime)| runtime_shape(&views, id, runtime)).collect();
+    let at = past::parse(&app, query.at.as_deref()).await?;
+    let items: Vec<_> = past::with_projections(&app, at, |views| {
+        let all = views.runtimes.iter().filter(|(id, _)| query.is_after(id.as_str()));
+        all.take(limit).map(|(id, runtime)| runtime_shape(views, id, runtime)).collect()
+    })
+    .await?;
     Ok(Json(json!({"items": items, "diagnostics": []})))
 }
 
@@ -94,23 +97,32 @@ pub(super) async fn runtime(
     caller: Caller,
     State(app): State<App>,
     query::Segment(id): query::Segment,
+    uri: Uri,
 ) -> Reply<Json<Value>> {
     caller.may(Permission::ReadWorkers)?;
     let id = query::runtime_id(&id)?;
-    let views = app.log.views().read();
-    let runtime = views.runtimes.get(&id).ok_or_else(|| {
-        let message = format!("there is no runtime `{id}`; `acta ls runtimes` lists them");
+    let at = past::of_query(&app, &uri).await?;
+    let found = past::with_projections(&app, at, |views| {
+        views.runtimes.get(&id).map(|runtime| runtime_shape(views, &id, runtime))
+    })
+    .await?;
+    let runtime = found.ok_or_else(|| {
+        let then = if at == past::At::Now { "" } else { " at that moment" };
+        let message = format!("there is no runtime `{id}`{then}; `acta ls runtimes` lists them");
         Rejection::new(Code::UnknownRuntime, message)
     })?;
-    Ok(Json(json!({ "runtime": runtime_shape(&views, &id, runtime) })))
+    Ok(Json(json!({ "runtime": runtime })))
 }
 
 pub(super) async fn hosts(caller: Caller, State(app): State<App>, uri: Uri) -> Reply<Json<Value>> {
     caller.may(Permission::ReadWorkers)?;
     let query: PageQuery = query::query(&uri)?;
     let limit = query.limit(&app)?;
-    let views = app.log.views().read();
-    let all = views.hosts.iter().filter(|(id, _)| query.is_after(id.as_str()));
-    let items: Vec<_> = all.take(limit).map(|(id, host)| host_shape(id, host)).collect();
+    let at = past::parse(&app, query.at.as_deref()).await?;
+    let items: Vec<_> = past::with_projections(&app, at, |views| {
+        let all = views.hosts.iter().filter(|(id, _)| query.is_after(id.as_str()));
+        all.take(limit).map(|(id, host)| host_shape(id, host)).collect()
+    })
+    .await?;
     Ok(Json(json!({"items": items, "diagnostics": []})))
 }

@@ -19,13 +19,7 @@ use axum::{
     extract::{Request, State},
     http::Uri,
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
-
-#[derive(Deserialize)]
-struct AtQuery {
-    at: Option<String>,
-}
 
 fn shape(app: &App, projections: &Projections) -> Option<Value> {
     let runtime = projections.runtimes.get(&app.runtime)?;
@@ -53,8 +47,7 @@ fn missing() -> Rejection {
 
 pub(super) async fn show(caller: Caller, State(app): State<App>, uri: Uri) -> Reply<Json<Value>> {
     caller.may(Permission::ReadWorkers)?;
-    let query: AtQuery = query::query(&uri)?;
-    let at = past::parse(&app, query.at.as_deref()).await?;
+    let at = past::of_query(&app, &uri).await?;
     let looked = past::with_projections(&app, at, |projections| shape(&app, projections)).await?;
     Ok(Json(json!({ "runtime": looked.ok_or_else(missing)? })))
 }

@@ -60,11 +60,6 @@ pub(super) async fn list(caller: Caller, State(app): State<App>, uri: Uri) -> Re
     Ok(Json(json!({ "workers": workers })))
 }
 
-#[derive(Deserialize)]
-struct AtQuery {
-    at: Option<String>,
-}
-
 /// One worker, now or at a past moment.
 pub(super) async fn show(
     caller: Caller,
@@ -74,8 +69,7 @@ pub(super) async fn show(
 ) -> Reply<Json<Value>> {
     caller.may(Permission::ReadWorkers)?;
     let worker = query::own_worker(&app, &id)?;
-    let query: AtQuery = query::query(&uri)?;
-    let at = past::parse(&app, query.at.as_deref()).await?;
+    let at = past::of_query(&app, &uri).await?;
     let state = past::worker(&app, &worker, at).await?;
     Ok(Json(json!({ "worker": shapes::detail(&app, &state).await? })))
 }

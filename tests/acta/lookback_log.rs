@@ -172,7 +172,16 @@ async fn tokens_bundles_and_cursors_are_shown_as_they_were() {
     assert_eq!(list("/v1/cursors", "cursors", issued).await.len(), 0);
     assert_eq!(list("/v1/cursors", "cursors", now).await.len(), 1);
     service.get(&format!("/v1/cursors/mine?at={issued}")).await.refused(404, "unknown_cursor");
-    for path in ["/v1/config-bundles", "/v1/tokens", "/v1/cursors"] {
+    // The first record of a log says that the service started; runtime and host come after it.
+    assert_eq!(list("/v1/runtimes", "items", 1).await.len(), 0);
+    assert_eq!(list("/v1/runtimes", "items", before).await.len(), 1);
+    assert_eq!(list("/v1/hosts", "items", 1).await.len(), 0);
+    assert_eq!(list("/v1/hosts", "items", before).await.len(), 1);
+    let runtime = "/v1/runtimes/embedded-worker-runtime";
+    service.get(&format!("{runtime}?at={before}")).await.ok();
+    service.get(&format!("{runtime}?at=1")).await.refused(404, "unknown_runtime");
+    let lists = ["/v1/config-bundles", "/v1/tokens", "/v1/cursors", "/v1/runtimes", "/v1/hosts"];
+    for path in lists {
         service.get(&format!("{path}?at={}", now + 1)).await.refused(400, "invalid_query");
     }
 

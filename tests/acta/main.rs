@@ -28,6 +28,7 @@ mod contract_transcript;
 mod contract_workers;
 mod demo;
 mod lookback_log;
+mod lookback_replay;
 mod observe_cursors;
 mod observe_ends;
 mod observe_log;

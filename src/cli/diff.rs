@@ -1,0 +1,246 @@
+//! `acta diff`: what became of a worker between two moments.
+
+use super::client::{Call, Client, ClientError};
+use super::output::{Format, Ink, Output, cell, cell_at, one_line};
+use super::short_ids::resolve_worker;
+use super::{parse_moment, usage};
+use acta_events::WorkerId;
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+const HELP: &str = "\
+Examples:
+  acta diff worker w-01a1 --from 20
+  acta diff worker w-01a1 --from 2026-11-20T19:00:00Z --to 2026-11-20T20:00:00Z -o json
+
+Tells which fields of the worker changed, what was said, and which turns began, ended or were cut
+off, after the first moment and up to the second. A worker that was not there yet had no fields.";
+
+/// What to compare.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum DiffCommand {
+    /// A worker at two moments
+    Worker(DiffArgs),
+}
+
+/// Options of `acta diff worker`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = HELP)]
+pub(crate) struct DiffArgs {
+    /// The worker, or the beginning of its id
+    worker: WorkerId,
+
+    /// The earlier moment: a sequence, or a time as in 2026-11-20T19:14:00Z
+    #[arg(long, value_name = "MOMENT", value_parser = parse_moment)]
+    from: String,
+
+    /// The later moment [default: now]
+    #[arg(long, value_name = "MOMENT", value_parser = parse_moment)]
+    to: Option<String>,
+}
+
+/// What opens, ends or cuts off a turn.
+const TURN_EVENTS: &str =
+    "worker_input_dispatched,worker_turn_ended,worker_interrupted,worker_input_failed";
+
+pub(super) async fn run(command: DiffCommand, client: &Client, out: &mut Output) -> Result<()> {
+    let DiffCommand::Worker(args) = command;
+    let id = resolve_worker(client, args.worker.as_str()).await?;
+    // The present is one moment for everything that is asked about it.
+    let to = match args.to {
+        Some(to) => to,
+        None => {
+            cell_at(&client.send(Call::get(&["events"]).query("limit", Some(0))).await?, "head")
+        }
+    };
+    let before = at(client, &id, &args.from).await?;
+    let after = at(client, &id, &to).await?;
+    let place = |state: &Value| state["sequence"].as_u64().unwrap_or(0);
+    if place(&before) > place(&after) {
+        return Err(usage("--from is later than --to"));
+    }
+    let turns = turns(client, &id, place(&before), &to).await?;
+    let diff = json!({
+        "worker_id": id,
+        "from": {"moment": args.from, "sequence": place(&before)},
+        "to": {"moment": to, "sequence": place(&after)},
+        "fields": fields(&before, &after),
+        "turns": turns,
+        "items": items(client, &id, &before, &to).await?,
+    });
+    if out.format == Format::Json {
+        return out.json(&diff);
+    }
+    print(&diff, out)
+}
+
+/// The worker at a moment; null if it was not there yet.
+async fn at(client: &Client, id: &str, moment: &str) -> Result<Value> {
+    match client.send(Call::get(&["workers", id]).query("at", Some(moment))).await {
+        Ok(mut answer) => Ok(answer["worker"].take()),
+        Err(ClientError::Api { status: 404, .. }) => Ok(Value::Null),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn items(client: &Client, id: &str, before: &Value, to: &str) -> Result<Vec<Value>> {
+    let mut start = before["transcript_len"].as_u64().unwrap_or(0);
+    let mut items = Vec::new();
+    loop {
+        let call = Call::get(&["workers", id, "transcript"])
+            .query("start", Some(start))
+            .query("at", Some(to));
+        let mut answer = match client.send(call).await {
+            // It was not there yet at the later moment either.
+            Err(ClientError::Api { status: 404, .. }) => return Ok(items),
+            answer => answer?,
+        };
+        if let Some(page) = answer["transcript"]["items"].as_array_mut() {
+            items.append(page);
+        }
+        match answer["transcript"]["next_start"].as_u64().filter(|next| *next > start) {
+            Some(next) => start = next,
+            None => return Ok(items),
+        }
+    }
+}
+
+async fn turns(client: &Client, id: &str, after: u64, to: &str) -> Result<Vec<Value>> {
+    let mut turns = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let call = Call::get(&["events"])
+            .query("worker", Some(id))
+            .query("type", Some(TURN_EVENTS))
+            .query("until", Some(to))
+            .query("after", cursor.is_none().then_some(after))
+            .query("cursor", cursor.as_ref());
+        let answer = client.send(call).await?;
+        for record in answer["events"].as_array().into_iter().flatten() {
+            let data = &record["data"];
+            let mut turn = json!({"turn": data["turn"], "what": what(record), "sequence": record["seq"], "time": record["time"]});
+            for name in ["input", "result", "reason", "message"] {
+                if !data[name].is_null() {
+                    turn[name] = data[name].clone();
+                }
+            }
+            turns.push(turn);
+        }
+        let next = answer["cursor"].as_str().map(str::to_owned);
+        if next == cursor {
+            return Ok(turns);
+        }
+        cursor = next;
+    }
+}
+
+fn what(record: &Value) -> &'static str {
+    match record["type"].as_str() {
+        Some("worker_input_dispatched") => "begun",
+        Some("worker_turn_ended") => "ended",
+        Some("worker_interrupted") => "interrupted",
+        _ => "input_failed",
+    }
+}
+
+/// The fields that are not the same, by path.
+fn fields(before: &Value, after: &Value) -> Vec<Value> {
+    let (mut then, mut now) = (Map::new(), Map::new());
+    flatten("", before, &mut then);
+    flatten("", after, &mut now);
+    let mut names: Vec<&String> = then.keys().chain(now.keys()).collect();
+    names.sort();
+    names.dedup();
+    let value = |fields: &Map<String, Value>, name| fields.get(name).cloned().unwrap_or_default();
+    let changed = names.into_iter().filter(|name| then.get(*name) != now.get(*name));
+    changed
+        .map(|name| json!({"field": name, "from": value(&then, name), "to": value(&now, name)}))
+        .collect()
+}
+
+fn flatten(path: &str, value: &Value, out: &mut Map<String, Value>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let dot = if path.is_empty() { "" } else { "." };
+                flatten(&format!("{path}{dot}{name}"), value, out);
+            }
+        }
+        Value::Null if path.is_empty() => {}
+        _ => drop(out.insert(path.into(), value.clone())),
+    }
+}
+
+const TEXT_CHARS_MAX: usize = 160;
+
+fn print(diff: &Value, out: &mut Output) -> Result<()> {
+    let moment = |name: &str| cell_at(diff, name);
+    out.line(&format!(
+        "worker {} from {} to {}",
+        moment("worker_id"),
+        moment("from.moment"),
+        moment("to.moment")
+    ))?;
+    let list = |name: &str| diff[name].as_array().map(Vec::as_slice).unwrap_or_default();
+    let width = list("fields").iter().map(|f| cell_at(f, "field").len()).max().unwrap_or(0);
+    let shown = |value: &Value| match cell(value) {
+        text if text.is_empty() => "-".to_owned(),
+        text => one_line(&text, TEXT_CHARS_MAX),
+    };
+    for field in list("fields") {
+        let (from, to) = (shown(&field["from"]), shown(&field["to"]));
+        let name = cell_at(field, "field");
+        let from = out.paint.ink(Ink::Dim, &from).into_owned();
+        out.line(&format!("  {name:width$}  {from} -> {to}"))?;
+    }
+    for turn in list("turns") {
+        let part = |name: &str| match cell_at(turn, name) {
+            text if text.is_empty() => text,
+            text => format!(", {name} {}", one_line(&text, TEXT_CHARS_MAX)),
+        };
+        let number = match cell_at(turn, "turn") {
+            number if number.is_empty() => "turn -".to_owned(),
+            number => format!("turn {number}"),
+        };
+        let more: String = ["input", "result", "reason", "message"].map(part).concat();
+        let (time, what) = (cell_at(turn, "time"), cell_at(turn, "what"));
+        out.line(&format!("  {number} {what} at {} ({time}){more}", cell_at(turn, "sequence")))?;
+    }
+    for item in list("items") {
+        let (role, text) = (cell_at(item, "role"), cell_at(item, "content"));
+        let speaker = format!("{role}> ");
+        let ink = if role == "assistant" { Ink::Agent } else { Ink::Person };
+        let speaker = out.paint.ink(ink, &speaker).into_owned();
+        let number = cell_at(item, "sequence");
+        out.line(&format!("  + {number:>4}  {speaker}{}", one_line(&text, TEXT_CHARS_MAX)))?;
+    }
+    if ["fields", "turns", "items"].iter().all(|name| list(name).is_empty()) {
+        out.line("  nothing changed")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_compared_by_path() {
+        let check = |before: Value, after: Value, expected: Value| {
+            assert_eq!(Value::from(fields(&before, &after)), expected);
+        };
+        check(json!({"a": {"b": 1}}), json!({"a": {"b": 1}}), json!([]));
+        check(
+            json!({"a": {"b": 1}, "c": 1}),
+            json!({"a": {"b": 2}, "d": null}),
+            json!([
+                {"field": "a.b", "from": 1, "to": 2},
+                {"field": "c", "from": 1, "to": null},
+                {"field": "d", "from": null, "to": null}
+            ]),
+        );
+        check(Value::Null, json!({"a": 1}), json!([{"field": "a", "from": null, "to": 1}]));
+        check(Value::Null, Value::Null, json!([]));
+    }
+}
