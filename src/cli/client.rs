@@ -251,6 +251,34 @@ impl Client {
         Err(Failure::Passing(error, wait.and_then(|s| s.parse().ok()).map(Duration::from_secs)))
     }
 
+    /// Begins to read an answer of a record a line. It has no deadline of its own.
+    pub(super) async fn get_lines(
+        &self,
+        path: &[&str],
+        query: &[(&'static str, String)],
+    ) -> Result<reqwest::Response, ClientError> {
+        let mut url = self.url(path);
+        url.query_pairs_mut().extend_pairs(query);
+        let mut request = self.http.get(url).header(header::ACCEPT, "application/x-ndjson");
+        if let Some(token) = self.token() {
+            request = request.bearer_auth(token);
+        }
+        let broken = |what: String| ClientError::Unknown { what, key: None };
+        let response = request.send().await.map_err(|error| match error.is_connect() {
+            true => self.no_service(),
+            false => broken(format!("the connection broke: {}", root(&error))),
+        })?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body = response.bytes().await.map_err(|error| broken(root(&error)))?;
+        if matches!(status.as_u16(), 502..=504) {
+            return Err(broken(format!("the service is not ready (status {status})")));
+        }
+        Err(self.refusal(status, &body))
+    }
+
     /// What an answer that is not a success means.
     pub(super) fn refusal(&self, status: StatusCode, body: &[u8]) -> ClientError {
         if status == StatusCode::UNAUTHORIZED {

@@ -14,6 +14,7 @@ pub mod credentials;
 mod cursor;
 mod demo;
 mod diff;
+mod export;
 mod follower;
 mod lifecycle;
 mod log;
@@ -123,6 +124,8 @@ pub(crate) enum Command {
     Tail(tail::TailArgs),
     /// Look back over what happened: who did what, when, by which command
     Log(log::LogArgs),
+    /// Write the log a record a line, for other tools
+    Export(export::ExportArgs),
     /// Compare a worker at two moments
     #[command(subcommand)]
     Diff(diff::DiffCommand),
@@ -221,6 +224,7 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         Command::Transcript(args) => transcript::run(args, client, out).await,
         Command::Tail(args) => tail::run(args, client, out, tail::interrupted()).await,
         Command::Log(args) => log::run(args, client, out).await,
+        Command::Export(args) => export::run(args, client, out).await,
         Command::Diff(command) => diff::run(command, client, out).await,
         Command::Replay(args) => replay::run(args, client, out).await,
         Command::Cursor(command) => cursor::run(command, client, out).await,

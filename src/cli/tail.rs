@@ -181,7 +181,7 @@ impl Tail<'_> {
     }
 }
 
-fn parse_start(text: &str) -> Result<Start, String> {
+pub(super) fn parse_start(text: &str) -> Result<Start, String> {
     match text {
         "start" => Ok(Start::After(Sequence::ZERO)),
         "now" => Ok(Start::Now),

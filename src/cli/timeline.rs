@@ -98,7 +98,7 @@ impl Timeline {
         let time = time.get(11..19).unwrap_or(&time);
         let worker =
             record.worker.as_deref().map(|id| self.ids.shorten(id)).unwrap_or("-").to_owned();
-        self.placed(record, &format!("{time}  {:>6}  {worker:<8}  ", record.seq.0))
+        self.placed(record, &format!("{time}  {:>6}  {worker:<8}  ", record.seq.0), true)
     }
 
     /// As [`Self::line`], with the date, and with who asked for it under which key:
@@ -110,7 +110,7 @@ impl Timeline {
             record.worker.as_deref().map(|id| self.ids.shorten(id)).unwrap_or("-").to_owned();
         let actor = one_line(record.actor.as_deref().unwrap_or("-"), 24);
         let place = format!("{time}  {:>6}  {actor:<10}  {worker:<8}  ", record.seq.0);
-        let mut line = self.placed(record, &place);
+        let mut line = self.placed(record, &place, false);
         if let Some(command) = &record.command {
             let key = format!("  ({})", one_line(&command.key, 64));
             line += &self.paint.ink(Ink::Dim, &key);
@@ -118,8 +118,9 @@ impl Timeline {
         line
     }
 
-    /// What happened, behind a place. Further lines of a text are indented.
-    fn placed(&mut self, record: &RecordView<'_>, place: &str) -> String {
+    /// What happened, behind a place: what was said as a whole, its further lines indented, or
+    /// the beginning of it on one line.
+    fn placed(&mut self, record: &RecordView<'_>, place: &str, whole: bool) -> String {
         let line = match record.event() {
             Some(event) => self.describe(record, &event),
             None => Line::plain(format!(
@@ -133,6 +134,10 @@ impl Timeline {
         if let Some(speaker) = &line.speaker {
             let speaker = format!("{}> ", one_line(speaker, 32));
             out += &line.ink.map_or(speaker.as_str().into(), |ink| self.paint.ink(ink, &speaker));
+            if !whole {
+                out += &one_line(&line.text, 2 * ASIDE_CHARS_MAX);
+                return out;
+            }
             let text = printable(&line.text);
             out +=
                 &text.replace('\n', &format!("\n{indent}{}", " ".repeat(speaker.chars().count())));

@@ -1,0 +1,185 @@
+//! `acta export`: the log as a record a line, for other tools. Streams with bounded memory, goes
+//! on by itself after a connection that broke, and can be resumed.
+
+mod cloudevents;
+mod sink;
+mod stream;
+
+use super::client::{Call, Client};
+use super::output::{Output, note};
+use super::progress::Progress;
+use super::short_ids::resolve_worker;
+use super::tail::{parse_start, parse_type};
+use super::{follower::Start, parse_moment, usage};
+use acta_events::{Actor, LogId, RuntimeId, Sequence, WorkerId, cursor::Cursor};
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+use sink::Sink;
+use std::path::PathBuf;
+use stream::{Line, Lines};
+
+const HELP: &str = "\
+Examples:
+  acta export > log.ndjson
+  acta export log.ndjson                       into a new file
+  acta export log.ndjson --resume              goes on after the last whole line of the file
+  acta export --format cloudevents --from CURSOR | publish
+  acta export --since 2026-11-01T00:00:00Z --until 2026-12-01T00:00:00Z november.ndjson
+
+Ends with what was there when it began. The cursor to go on from is printed on standard error.";
+
+/// What a line is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum ExportFormat {
+    /// A record, as the service tells it
+    #[default]
+    Ndjson,
+    /// A CloudEvent (1.0, JSON) with the extensions sequence, traceparent and actor
+    Cloudevents,
+}
+
+/// Options of `acta export`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = HELP)]
+pub(crate) struct ExportArgs {
+    /// Where to write; standard output if left out
+    file: Option<PathBuf>,
+
+    /// Go on after the last whole line of the file
+    #[arg(long, requires = "file", conflicts_with_all = ["from", "since"])]
+    resume: bool,
+
+    /// What a line is
+    #[arg(long, value_enum, default_value_t)]
+    format: ExportFormat,
+
+    /// start, a sequence (what comes after it), or a cursor [default: start]
+    #[arg(long, value_name = "WHERE", value_parser = parse_start)]
+    from: Option<Start>,
+
+    /// Only from then on: a sequence, or a time as in 2026-11-20T19:14:00Z
+    #[arg(long, value_name = "MOMENT", value_parser = parse_moment)]
+    since: Option<String>,
+
+    /// Only up to and with then
+    #[arg(long, value_name = "MOMENT", value_parser = parse_moment)]
+    until: Option<String>,
+
+    /// Only events with these names
+    #[arg(long = "type", value_name = "NAME", value_delimiter = ',', value_parser = parse_type)]
+    types: Vec<String>,
+
+    /// Only of this runtime
+    #[arg(long, value_name = "ID", value_parser = RuntimeId::parse)]
+    runtime: Option<RuntimeId>,
+
+    /// Only of this worker, given by its id or the beginning of it
+    #[arg(long, value_name = "ID")]
+    worker: Option<WorkerId>,
+
+    /// Only what this actor did
+    #[arg(long, value_name = "ACTOR", value_parser = Actor::parse)]
+    actor: Option<Actor>,
+}
+
+/// Where the log stands when the export begins.
+#[derive(Deserialize)]
+struct Standing {
+    head: Sequence,
+    /// Of its beginning; it names the log.
+    cursor: String,
+}
+
+pub(super) async fn run(args: ExportArgs, client: &Client, out: &mut Output) -> Result<()> {
+    if args.from == Some(Start::Now) {
+        return Err(usage("an export ends with what is there now, so from now on it is empty"));
+    }
+    let worker = match &args.worker {
+        None => None,
+        Some(given) => Some(resolve_worker(client, given.as_str()).await?),
+    };
+    let standing: Standing = client.send_as(Call::get(&["events"]).query("limit", Some(0))).await?;
+    let beginning: Cursor = standing.cursor.parse().map_err(|error| client.not_acta(error))?;
+    let (mut sink, from) = match &args.file {
+        None => (Sink::Stdout(out), args.from.clone()),
+        Some(path) if args.resume => {
+            let (sink, last) = Sink::resume(path)?;
+            (sink, Some(Start::After(last)))
+        }
+        Some(path) => (Sink::create(path)?, args.from.clone()),
+    };
+    let types = (!args.types.is_empty()).then(|| args.types.join(","));
+    let query = [
+        ("watching", Some("1".into())),
+        ("type", types),
+        ("runtime", args.runtime.as_ref().map(RuntimeId::to_string)),
+        ("worker", worker),
+        ("actor", args.actor.as_ref().map(Actor::to_string)),
+        ("since", args.since.clone()),
+        // What comes while it is written is for the next export.
+        ("until", Some(args.until.clone().unwrap_or_else(|| standing.head.to_string()))),
+    ];
+    let from = from.unwrap_or(Start::After(Sequence::ZERO));
+    let mut lines = Lines::new(client, query, from.clone());
+    let done = copy(&mut lines, &mut sink, args.format, beginning.log, standing.head).await;
+    sink.finish()?;
+    let cursor = lines.cursor();
+    match done {
+        Ok(count) => note(&format!("{count} records; go on with --from {cursor}")),
+        Err(error) => {
+            note(&format!("not complete; go on with --from {cursor}"));
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Everything that comes, to its end; how many records that was.
+async fn copy(
+    lines: &mut Lines<'_>,
+    sink: &mut Sink<'_>,
+    format: ExportFormat,
+    log: LogId,
+    head: Sequence,
+) -> Result<u64> {
+    let mut progress = Progress::new("sequence", Some(head.0));
+    let mut count = 0;
+    let done = loop {
+        match lines.next().await {
+            Ok(Line::Record(record)) => {
+                let written = match format {
+                    ExportFormat::Ndjson => sink.line(&record.text),
+                    ExportFormat::Cloudevents => {
+                        cloudevents::of(&record.text, log).and_then(|event| sink.line(&event))
+                    }
+                };
+                if let Err(error) = written {
+                    break Err(error);
+                }
+                lines.written(record.seq);
+                count += 1;
+                progress.at(record.seq.0);
+            }
+            Ok(Line::End) => break Ok(count),
+            Err(error) => break Err(error.into()),
+        }
+    };
+    progress.finish();
+    done
+}
+
+/// The sequence of an exported line, in either format.
+fn sequence_of(line: &str) -> Result<Sequence> {
+    #[derive(Deserialize)]
+    struct Place {
+        seq: Option<Sequence>,
+        sequence: Option<String>,
+    }
+    let place: Place = serde_json::from_str(line).context("it is no record and no CloudEvent")?;
+    let of_event = place.sequence.and_then(|text| text.parse().ok()).map(Sequence);
+    match place.seq.or(of_event) {
+        Some(seq) => Ok(seq),
+        None => bail!("it has no sequence"),
+    }
+}
