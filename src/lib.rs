@@ -7,6 +7,7 @@ extern crate self as acta;
 #[cfg(test)]
 mod fuzz_corpora;
 
+pub mod audit;
 pub mod auth;
 pub mod backend;
 pub mod bundle;

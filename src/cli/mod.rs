@@ -16,12 +16,14 @@ mod demo;
 mod diff;
 mod export;
 mod follower;
+mod key;
 mod lifecycle;
 mod log;
 mod ls;
 mod output;
 mod progress;
 mod rebuild;
+mod receipt;
 mod replay;
 mod runtime;
 mod send;
@@ -34,6 +36,7 @@ mod tail;
 mod timeline;
 mod token;
 mod transcript;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -106,6 +109,13 @@ pub(crate) enum Command {
     Demo(demo::DemoArgs),
     /// Compute the views of a stopped service again, from its log alone
     Rebuild(rebuild::RebuildArgs),
+    /// Check a log, or a receipt, without believing whoever has it
+    Verify(verify::VerifyArgs),
+    /// Prove that a record is in the log, to keep
+    Receipt(receipt::ReceiptArgs),
+    /// Show the key that the log is verified with
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Ask for a new worker
     Spawn(spawn::SpawnArgs),
     /// Send a worker an input
@@ -171,6 +181,9 @@ pub fn main() -> ExitCode {
         }
         Err(error) => {
             note(&format!("error: {error:#}"));
+            if let Some(verify::Unverified { code, .. }) = error.downcast_ref() {
+                return ExitCode::from(*code);
+            }
             if error.is::<rebuild::Unequal>() {
                 return ExitCode::from(rebuild::UNEQUAL_CODE);
             }
@@ -198,6 +211,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             replay::run_stopped(&args, &data, &mut connection.stdout())
         }
         Command::Completions(args) => completions::run(&args, &mut connection.stdout()),
+        Command::Verify(args) => verify::run(args, &mut connection.stdout()),
+        Command::Key(key::KeyCommand::Show) => {
+            key::show(connection.data.as_deref(), &mut connection.stdout())
+        }
         Command::Token(token::TokenCommand::Reset) => {
             token::reset(connection.data.as_deref(), &mut connection.stdout())
         }
@@ -222,6 +239,7 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         Command::Ls(args) => ls::run(args, client, out).await,
         Command::Show(args) => show::run(args, client, out).await,
         Command::Transcript(args) => transcript::run(args, client, out).await,
+        Command::Receipt(args) => receipt::run(args, client, out).await,
         Command::Tail(args) => tail::run(args, client, out, tail::interrupted()).await,
         Command::Log(args) => log::run(args, client, out).await,
         Command::Export(args) => export::run(args, client, out).await,
@@ -231,9 +249,12 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         Command::Token(command) => token::run(command, client, out).await,
         Command::Bundle(command) => bundle::run(command, client, out).await,
         Command::Runtime(command) => runtime::run(&command, client, out).await,
-        Command::Serve(_) | Command::Demo(_) | Command::Rebuild(_) | Command::Completions(_) => {
-            Ok(())
-        }
+        Command::Serve(_)
+        | Command::Demo(_)
+        | Command::Rebuild(_)
+        | Command::Verify(_)
+        | Command::Key(_)
+        | Command::Completions(_) => Ok(()),
     }
 }
 

@@ -5,6 +5,7 @@ use super::{
     serve_args::{LogFormat, ServeArgs, Store},
 };
 use crate::{
+    audit::{self, LogKey, Notary, NotaryOwner, Tree},
     auth::{Authenticator, HostPolicy, operator_token},
     checkpoint::Checkpoints,
     command::{Command, Request},
@@ -37,6 +38,7 @@ struct Opened {
     data: Option<DataDir>,
     journal: Arc<dyn Journal>,
     log: Arc<Log>,
+    notary: Arc<Notary>,
 }
 
 /// Runs the service until it is told to stop.
@@ -75,7 +77,11 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
         authenticator,
         HostPolicy::new(&args.allowed_host, address.ip())?,
         limits(&args),
+        Arc::clone(&opened.notary),
+        args.public_log,
     ));
+    let notary = NotaryOwner::start(Arc::clone(&opened.notary))
+        .context("the thread that signs could not be started")?;
     let shutdown = surface.shutdown.clone();
     let server = tokio::spawn(http::serve(listener, surface));
     // Whoever has read the listening line may ask for the end at once.
@@ -90,16 +96,17 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     if let Some(note) = note {
         drop(std::fs::remove_file(note));
     }
-    close(engine, opened, reason).await
+    close(engine, notary, opened, reason).await
 }
 
 /// Opens the log and takes it into use. Blocking.
 fn open(args: &ServeArgs) -> Result<Opened> {
-    let (data, id, journal, index, contents, checkpoints) = match args.store {
+    let (data, id, journal, index, contents, checkpoints, tree) = match args.store {
         Store::Memory => {
             let id = LogId(uuid::Builder::from_random_bytes(rand::random()).into_uuid());
             let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new(id));
-            (None, id, journal, Index::in_memory(), Contents::in_memory(), None)
+            let index = Index::in_memory();
+            (None, id, journal, index, Contents::in_memory(), None, Tree::in_memory())
         }
         Store::Sled => {
             let data = DataDir::open(&args.data)?;
@@ -108,12 +115,33 @@ fn open(args: &ServeArgs) -> Result<Opened> {
             let files = Arc::new(ContentStore::new(data.content_path()));
             let checkpoints = Checkpoints::new(data.subpath("checkpoints"));
             let id = data.log_id();
-            (Some(data), id, journal as _, index, Contents::Files(files), Some(checkpoints))
+            let tree = Tree::open(&data.subpath(audit::TREE))?;
+            (Some(data), id, journal as _, index, Contents::Files(files), Some(checkpoints), tree)
         }
     };
-    let (log, replayed) = Log::open(id, Arc::clone(&journal), index, contents, checkpoints)?;
+    let tree = Arc::new(tree);
+    let (log, replayed) = Log::open_with_tree(
+        id,
+        Arc::clone(&journal),
+        index,
+        contents,
+        checkpoints,
+        Arc::clone(&tree),
+    )?;
+    let notary = open_notary(data.as_ref(), id, &tree)?;
     tracing::info!(log = %id, head = %replayed.head, replayed_from = %replayed.from, "the log is open");
-    Ok(Opened { data, journal, log: Arc::new(log) })
+    Ok(Opened { data, journal, log: Arc::new(log), notary: Arc::new(notary) })
+}
+
+/// The key that signs, made at the first start, and what was signed last.
+fn open_notary(data: Option<&DataDir>, log: LogId, tree: &Arc<Tree>) -> Result<Notary> {
+    let Some(data) = data else {
+        return Ok(Notary::open(LogKey::generate(log), Arc::clone(tree), None)?);
+    };
+    let file = data.subpath(audit::CHECKPOINT);
+    let has_signed = file.try_exists().context("the file checkpoint cannot be looked for")?;
+    let key = LogKey::load_or_make(&data.subpath(audit::KEY), log, has_signed)?;
+    Ok(Notary::open(key, Arc::clone(tree), Some(&file))?)
 }
 
 /// An index that has read further than the log goes is of another history: it is made anew.
@@ -302,13 +330,14 @@ impl StopSignals {
     }
 }
 
-async fn close(engine: Engine, opened: Opened, reason: &str) -> Result<()> {
+async fn close(engine: Engine, notary: NotaryOwner, opened: Opened, reason: &str) -> Result<()> {
     let stop = Request::service(Command::StopService { reason: reason.into() });
     if let Err(error) = engine.handle().submit(stop).await {
         tracing::warn!(%error, "the end of the service could not be recorded");
     }
     tokio::task::spawn_blocking(move || {
         engine.close();
+        notary.close();
         if let Some(job) = opened.log.checkpoint_now() {
             job.run();
         }

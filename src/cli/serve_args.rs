@@ -100,6 +100,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "HOST", help_heading = "Access")]
     pub allowed_host: Vec<String>,
 
+    /// Let everybody read checkpoints and tiles (/checkpoint, /tile/…), which say how much there is
+    /// in the log and the digests of it; nothing else
+    #[arg(long, env = "ACTA_PUBLIC_LOG", help_heading = "Access")]
+    pub public_log: bool,
+
     /// The limits of the service.
     #[command(flatten)]
     pub limits: LimitArgs,

@@ -16,6 +16,7 @@ mod frames;
 mod grep;
 mod health;
 mod past;
+mod proofs;
 mod query;
 mod record_json;
 mod registry;
@@ -25,6 +26,7 @@ mod session;
 mod shapes;
 mod snapshot;
 mod socket;
+mod tiles;
 mod tokens;
 mod views;
 mod worker_ws;
@@ -33,6 +35,7 @@ mod workers;
 pub use server::{Shutdown, serve};
 
 use crate::{
+    audit::Notary,
     auth::{Authenticator, HostPolicy},
     engine::EngineHandle,
     log::Log,
@@ -103,6 +106,10 @@ pub struct Surface {
     pub hosts: HostPolicy,
     /// Bounds.
     pub limits: Limits,
+    /// Proves what is in the log.
+    pub notary: Arc<Notary>,
+    /// Whether everybody may read checkpoints and tiles.
+    pub public_log: bool,
     /// Ends open streams.
     pub shutdown: Shutdown,
     /// One rebuild of a past state at a time.
@@ -121,6 +128,8 @@ impl Surface {
         authenticator: Authenticator,
         hosts: HostPolicy,
         limits: Limits,
+        notary: Arc<Notary>,
+        public_log: bool,
     ) -> Self {
         let shutdown = Shutdown::default();
         let rebuilding = tokio::sync::Mutex::new(());
@@ -133,6 +142,8 @@ impl Surface {
             authenticator,
             hosts,
             limits,
+            notary,
+            public_log,
             shutdown,
             rebuilding,
         }
@@ -151,6 +162,12 @@ pub fn router(surface: Arc<Surface>) -> Router {
         .route("/v1/workers/{worker_id}/cancel", post(workers::cancel))
         .route("/v1/workers/{worker_id}/transcript", get(workers::transcript))
         .route("/v1/workers/{worker_id}/events/ws", get(worker_ws::open));
+    // What anybody may mirror stands outside of authentication where that is wanted.
+    let (public, private) = if surface.public_log {
+        (tiles::routes(), Router::new())
+    } else {
+        (Router::new(), tiles::routes())
+    };
     Router::new()
         .route("/v1/runtime", get(runtime::show))
         .route("/v1/runtime/stop", post(runtime::stop))
@@ -164,12 +181,16 @@ pub fn router(surface: Arc<Surface>) -> Router {
         .route("/v1/cursors", get(cursors::list))
         .route("/v1/cursors/{name}", get(cursors::show).put(cursors::commit))
         .route("/v1/views", get(views::show))
+        .route("/v1/proofs/inclusion", get(proofs::inclusion))
+        .route("/v1/proofs/consistency", get(proofs::consistency))
         .route("/v1/tokens", get(tokens::list).post(tokens::issue))
         .route("/v1/tokens/{id}", delete(tokens::revoke))
         .merge(workers)
+        .merge(private)
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&surface), access::authenticate))
+        .merge(public)
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .layer(middleware::from_fn_with_state(Arc::clone(&surface), access::check_host))

@@ -10,6 +10,7 @@ mod read;
 mod ring;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 pub use contents::Contents;
 pub use read::{ReadFault, Slice};
@@ -17,6 +18,7 @@ pub(crate) use read::{blocking, text_span};
 pub use ring::Logged;
 
 use crate::{
+    audit::Tree,
     checkpoint::Checkpoints,
     engine::{LogEnd, key_digest},
     index::{Index, KeyEntry, Posting, PostingKind},
@@ -46,6 +48,7 @@ pub struct Log {
     checkpoints: Option<Checkpoints>,
     index: Arc<Index>,
     views: Arc<Views>,
+    tree: Arc<Tree>,
     ring: RwLock<ring::Ring>,
     blocks: Mutex<VecDeque<Arc<[Arc<Logged>]>>>,
     head: watch::Sender<Sequence>,
@@ -65,6 +68,9 @@ pub enum ReplayError {
     /// The index cannot be used.
     #[error(transparent)]
     Index(#[from] crate::index::IndexError),
+    /// The Merkle tree cannot be used.
+    #[error(transparent)]
+    Tree(#[from] crate::audit::TreeError),
     /// Records are missing.
     #[error(transparent)]
     Gap(#[from] acta_projections::Gap),
@@ -80,14 +86,27 @@ pub struct Replayed {
 }
 
 impl Log {
-    /// Takes a log into use: starts from the newest fitting checkpoint and replays the rest.
-    /// Blocking.
+    /// As [`Self::open_with_tree`], with a Merkle tree that is computed from the whole log.
     pub fn open(
         id: LogId,
         journal: Arc<dyn Journal>,
         index: Index,
         contents: Contents,
         checkpoints: Option<Checkpoints>,
+    ) -> Result<(Self, Replayed), ReplayError> {
+        let tree = Arc::new(Tree::in_memory());
+        Self::open_with_tree(id, journal, index, contents, checkpoints, tree)
+    }
+
+    /// Takes a log into use: starts from the newest fitting checkpoint and replays the rest.
+    /// Blocking.
+    pub fn open_with_tree(
+        id: LogId,
+        journal: Arc<dyn Journal>,
+        index: Index,
+        contents: Contents,
+        checkpoints: Option<Checkpoints>,
+        tree: Arc<Tree>,
     ) -> Result<(Self, Replayed), ReplayError> {
         let head = journal.head().seq;
         let limit = head.min(index.flushed_through());
@@ -97,6 +116,7 @@ impl Log {
             .and_then(|checkpoints| checkpoints.newest(id, limit, digest_at))
             .unwrap_or_default();
         let from = start.position();
+        tree::settle(&tree, &*journal, from)?;
         let log = Self {
             id,
             journal,
@@ -104,6 +124,7 @@ impl Log {
             checkpoints,
             index: Arc::new(index),
             views: Arc::new(Views::new(start)),
+            tree,
             ring: RwLock::default(),
             blocks: Mutex::default(),
             head: watch::Sender::new(from),
@@ -134,6 +155,11 @@ impl Log {
     /// The live projections.
     pub fn views(&self) -> &Arc<Views> {
         &self.views
+    }
+
+    /// The Merkle tree over the log.
+    pub fn tree(&self) -> &Arc<Tree> {
+        &self.tree
     }
 
     /// The index over the log.
@@ -235,6 +261,7 @@ impl Log {
             keys.extend(key_of(record));
         })?;
         self.index.apply(block.first(), block.last(), &postings, &keys)?;
+        self.tree.apply(block)?;
         self.ring.write().push(&block.records);
         Ok(postings)
     }
@@ -256,6 +283,7 @@ impl Log {
         Some(CheckpointJob {
             id: self.id,
             index: Arc::clone(&self.index),
+            tree: Arc::clone(&self.tree),
             frozen,
             projections,
             checkpoints,
@@ -267,6 +295,7 @@ impl Log {
 pub struct CheckpointJob {
     id: LogId,
     index: Arc<Index>,
+    tree: Arc<Tree>,
     frozen: crate::index::Frozen,
     projections: Projections,
     checkpoints: Checkpoints,
@@ -279,6 +308,9 @@ impl CheckpointJob {
         if let Err(error) = self.index.flush(self.frozen) {
             tracing::warn!(%error, %position, "the index could not be written; it stays in memory");
             return;
+        }
+        if let Err(error) = self.tree.flush() {
+            tracing::warn!(%error, %position, "the tree could not be written; it stays in memory");
         }
         if let Err(error) = self.checkpoints.write(self.id, &self.projections) {
             tracing::warn!(%error, %position, "a checkpoint could not be written; the next start replays more");

@@ -17,6 +17,8 @@ mod survive_raw;
 mod survive_slow;
 
 mod access;
+mod audit_api;
+mod audit_foreign;
 mod cli;
 mod contract_bundles;
 mod contract_commands;

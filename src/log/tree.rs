@@ -1,0 +1,55 @@
+//! Brings the Merkle tree to where a replay begins.
+
+use super::ReplayError;
+use crate::{
+    audit::Tree,
+    journal::{Journal, ReadError, ReadLimits},
+};
+use acta_events::Sequence;
+
+/// How many records are taken in between two times that they are written.
+const FLUSH_RECORDS: u64 = 1 << 20;
+
+/// Keeps the tree if it was made from this log, else begins again; then takes in what it lacks up
+/// to `from`. Only a tree that is new, or was lost, has to read more than a replay does.
+pub(super) fn settle(
+    tree: &Tree,
+    journal: &dyn Journal,
+    from: Sequence,
+) -> Result<(), ReplayError> {
+    if !is_of(tree, journal)? {
+        tracing::warn!("the tree is not of this history; it is made anew from the log");
+        tree.reset()?;
+    }
+    let mut flushed = tree.size();
+    while tree.size() < from.0 {
+        let limits = ReadLimits { blocks: 64, bytes: 4 << 20 };
+        for block in journal.read(Sequence(tree.size()), limits)? {
+            tree.apply(&block)?;
+        }
+        if tree.size() - flushed >= FLUSH_RECORDS {
+            tree.flush()?;
+            flushed = tree.size();
+        }
+    }
+    Ok(())
+}
+
+/// Whether the block at the end of the tree is the one that the log has there. It names all that
+/// is before it.
+fn is_of(tree: &Tree, journal: &dyn Journal) -> Result<bool, ReplayError> {
+    let (size, digest) = tree.end();
+    if size == 0 {
+        return Ok(true);
+    }
+    if size > journal.head().seq.0 {
+        return Ok(false);
+    }
+    match journal.read(Sequence(size - 1), ReadLimits { blocks: 1, bytes: 1 }) {
+        Ok(blocks) => {
+            Ok(blocks.first().is_some_and(|block| block.last().0 == size && block.digest == digest))
+        }
+        Err(error @ ReadError::Io { .. }) => Err(error.into()),
+        Err(ReadError::Damaged { .. }) => Ok(false),
+    }
+}
