@@ -3,9 +3,9 @@
 use crate::error::Rejection;
 use acta_events::{
     Actor, ConfigBundleStored, CursorName, Digest, ExitStatus, HostRegistered, IdempotencyKey,
-    InputKind, OutputKind, ProcessRef, Record, Revision, RuntimeId, RuntimeRegistered, Sequence,
-    StoredContent, TokenId, TokenIssued, TraceParent, TurnResult, WorkerCreated, WorkerId,
-    WorkerRef, sha256,
+    InputKind, OutputKind, ProcessRef, ReadsRecorded, Record, Revision, RuntimeId,
+    RuntimeRegistered, Sequence, StoredContent, TokenId, TokenIssued, TraceParent, TurnResult,
+    WorkerCreated, WorkerId, WorkerRef, sha256,
 };
 use acta_projections::WorkerState;
 use bytes::Bytes;
@@ -166,6 +166,8 @@ pub enum Command {
         /// The token.
         token: TokenId,
     },
+    /// Remember what the actor has read.
+    RecordReads(ReadsRecorded),
     /// What a backend reports of a worker.
     Report {
         /// The worker.

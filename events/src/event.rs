@@ -152,13 +152,15 @@ events! {
     TokenRevoked = "token_revoked" v 1;
     /// A consumer committed how far it has read.
     CursorCommitted = "cursor_committed" v 1;
+    /// What an auditor has read, where that is recorded. The auditor is the actor.
+    ReadsRecorded = "reads_recorded" v 1;
 }
 
 impl Event {
     /// Whether the record is about watching itself. Streams leave these out unless they are
     /// asked for, since a follower of the whole log would otherwise feed itself for ever.
     pub fn is_about_watching(&self) -> bool {
-        matches!(self, Self::CursorCommitted(_))
+        matches!(self, Self::CursorCommitted(_) | Self::ReadsRecorded(_))
     }
 }
 

@@ -92,6 +92,15 @@ fn service_events() -> Vec<Event> {
         .into(),
         TokenRevoked { token: id("t-1") }.into(),
         CursorCommitted { name: id("billing"), cursor: "AQ".into(), position: Sequence(40) }.into(),
+        ReadsRecorded {
+            reads: vec![ReadNote {
+                what: "/v1/workers/w-0123?at=40".into(),
+                count: 2,
+                head: Sequence(41),
+            }],
+            more: 3,
+        }
+        .into(),
     ]
 }
 

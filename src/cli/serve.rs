@@ -13,7 +13,7 @@ use crate::{
     data_dir::DataDir,
     dispatch::{DispatchOwner, Surroundings},
     engine::{Engine, QueueLimits, SystemClock},
-    http::{self, Limits, Surface},
+    http::{self, Limits, Reads, ReadsOwner, Surface},
     index::Index,
     journal::{Journal, MemoryJournal, SledJournal},
     log::{Contents, Log},
@@ -68,7 +68,8 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     });
     let authenticator =
         Authenticator::new(&tokens).map(|known| if args.no_auth { known.open() } else { known })?;
-    let surface = Arc::new(Surface::new(
+    let (reads, reads_owner) = reads(&args, &engine).unzip();
+    let mut surface = Surface::new(
         Arc::clone(&opened.log),
         engine.handle(),
         manifest,
@@ -79,7 +80,9 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
         limits(&args),
         Arc::clone(&opened.notary),
         args.public_log,
-    ));
+    );
+    surface.reads = reads;
+    let surface = Arc::new(surface);
     let notary = NotaryOwner::start(Arc::clone(&opened.notary))
         .context("the thread that signs could not be started")?;
     let shutdown = surface.shutdown.clone();
@@ -93,6 +96,9 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     shutdown.begin();
     server.await.context("the server ended in a panic")?;
     dispatch.close().await;
+    if let Some(reads) = reads_owner {
+        reads.close().await;
+    }
     if let Some(note) = note {
         drop(std::fs::remove_file(note));
     }
@@ -241,6 +247,12 @@ fn this_host() -> (HostId, HostRegistered) {
         arch: std::env::consts::ARCH.into(),
     };
     (host, registered)
+}
+
+/// What records the reads of auditors, if they are to be recorded.
+fn reads(args: &ServeArgs, engine: &Engine) -> Option<(Reads, ReadsOwner)> {
+    let interval = Duration::from_millis(args.limits.audit_reads_interval_ms);
+    args.audit_reads.then(|| Reads::start(engine.handle(), interval))
 }
 
 fn queue_limits(args: &ServeArgs) -> QueueLimits {

@@ -105,6 +105,15 @@ pub struct ServeArgs {
     #[arg(long, env = "ACTA_PUBLIC_LOG", help_heading = "Access")]
     pub public_log: bool,
 
+    /// Record what auditors read, as events
+    #[arg(
+        long,
+        env = "ACTA_AUDIT_READS",
+        value_parser = clap::builder::FalseyValueParser::new(),
+        help_heading = "Access"
+    )]
+    pub audit_reads: bool,
+
     /// The limits of the service.
     #[command(flatten)]
     pub limits: LimitArgs,
@@ -137,6 +146,10 @@ pub struct LimitArgs {
     /// Most records in one answer about events
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = at_least(1))]
     pub event_page_max: u64,
+
+    /// How long what auditors read is gathered before it is recorded
+    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = at_least(1))]
+    pub audit_reads_interval_ms: u64,
 
     /// Most commands that wait to be decided; more are answered 503
     #[arg(long, value_name = "N", default_value_t = 4_096, value_parser = at_least(1))]

@@ -201,6 +201,12 @@ impl Timeline {
             Event::CursorCommitted(e) => {
                 Line::new(Ink::Dim, format!("cursor {} committed at {}", e.name, e.position))
             }
+            Event::ReadsRecorded(e) => {
+                let reads: Vec<_> = e.reads.iter().map(|read| read.what.as_str()).collect();
+                let times: u64 = e.reads.iter().map(|read| read.count).sum();
+                let times = count(times.saturating_add(e.more), "time");
+                Line::new(Ink::Dim, format!("read {times}: {}", reads.join(" ")))
+            }
             _ => self.describe_worker(record, event),
         }
     }

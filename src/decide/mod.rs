@@ -115,6 +115,7 @@ pub fn decide(facts: Facts<'_>, command: &Command) -> Result<Decision, Rejection
         }
         Command::IssueToken(issued) => access::issue_token(facts, issued),
         Command::RevokeToken { token } => access::revoke_token(facts, token),
+        Command::RecordReads(reads) => Ok(Draft::of_service(reads.clone()).into()),
         Command::Report { .. } => Ok(Decision::Unchanged),
     }
 }

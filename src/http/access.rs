@@ -1,13 +1,18 @@
 //! Who asks, and whether they may.
 
-use super::{App, error::Reply};
+use super::{
+    App,
+    error::Reply,
+    reads::{NothingRead, Read, what},
+};
 use crate::{
     auth::{Access, Issued, Permission},
     error::{Code, Rejection},
 };
+use acta_events::Role;
 use axum::{
-    extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request::Parts},
+    extract::{FromRequestParts, MatchedPath, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -34,11 +39,35 @@ pub(super) async fn authenticate(
     };
     match access {
         Ok(access) => {
-            request.extensions_mut().insert(Caller(Arc::new(access)));
-            next.run(request).await
+            let access = Arc::new(access);
+            request.extensions_mut().insert(Caller(Arc::clone(&access)));
+            let read = read(&app, &access, &request);
+            if let Some(read) = read.clone() {
+                request.extensions_mut().insert(read);
+            }
+            let response = next.run(request).await;
+            let (status, extensions) = (response.status(), response.extensions());
+            let is_done = status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS;
+            if let Some(read) = read
+                && is_done
+                && extensions.get::<NothingRead>().is_none()
+            {
+                read.note(app.log.head());
+            }
+            response
         }
         Err(rejection) => rejection.into_response(),
     }
+}
+
+/// What is about to be read, if it is an auditor that reads and that is to be recorded. One's own
+/// cursors are one's own notes.
+fn read(app: &App, access: &Access, request: &Request) -> Option<Read> {
+    let reads = app.reads.clone()?;
+    let path = request.extensions().get::<MatchedPath>()?.as_str();
+    let is_read = access.role == Role::Auditor && request.method() == Method::GET;
+    let noted = is_read && !path.starts_with("/v1/cursors");
+    noted.then(|| Read { reads, actor: access.actor.clone(), what: what(request.uri()) })
 }
 
 /// Keeps pages of other origins, and names that resolve here by somebody else's doing, out.

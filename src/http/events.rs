@@ -1,8 +1,15 @@
 //! The whole log: a page of it, or a stream.
 
 use super::{
-    App, access::Caller, error::Reply, events_back, events_stream, grep::Grep, past, query,
-    record_json, worker_ws::is_set,
+    App,
+    access::Caller,
+    error::Reply,
+    events_back, events_stream,
+    grep::Grep,
+    past, query,
+    reads::{NothingRead, Read},
+    record_json,
+    worker_ws::is_set,
 };
 use crate::{
     auth::Permission,
@@ -11,6 +18,7 @@ use crate::{
 };
 use acta_events::{Actor, Event, RuntimeId, Sequence, WorkerId};
 use axum::{
+    Extension,
     extract::State,
     http::{HeaderMap, Uri, header},
     response::{IntoResponse as _, Response},
@@ -167,6 +175,7 @@ pub(super) async fn list(
     State(app): State<App>,
     uri: Uri,
     headers: HeaderMap,
+    read: Option<Extension<Read>>,
 ) -> Reply<Response> {
     let mut query: EventsQuery = query::query(&uri)?;
     caller.may(query.permission())?;
@@ -174,14 +183,15 @@ pub(super) async fn list(
         let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
         accept.unwrap_or_default().contains(media)
     };
+    let read = read.map(|Extension(read)| read);
     if accepts("text/event-stream") {
         if let Some(id) = headers.get("last-event-id").and_then(|value| value.to_str().ok()) {
             query.cursor = Some(id.to_owned());
         }
-        return events_stream::server_sent(app, caller, query).await;
+        return events_stream::server_sent(app, caller, query, read).await;
     }
     if accepts("application/x-ndjson") {
-        return events_stream::lines(app, caller, query).await;
+        return events_stream::lines(app, caller, query, read).await;
     }
     match query.order.as_str() {
         "" | "oldest" => page(&app, &query).await,
@@ -216,6 +226,7 @@ async fn page(app: &App, query: &EventsQuery) -> Reply<Response> {
     let last = query.last(app).await?.unwrap_or(head).min(head).min(looked_at_max);
     let grep = query.grep();
     let mut out = b"{\"events\":[".to_vec();
+    let mut only_watching = true;
     let (mut count, mut position) = (0, after);
     'page: while count < limit && position < last {
         let records = follower.read_through(last, (limit - count).clamp(64, 256)).await?;
@@ -230,6 +241,7 @@ async fn page(app: &App, query: &EventsQuery) -> Reply<Response> {
             }
             record_json::write(app, &logged.record, &mut out).await?;
             count += 1;
+            only_watching &= logged.record.header.event.is_about_watching();
             position = logged.record.seq();
             if count >= limit || out.len() >= PAGE_BYTES {
                 break 'page;
@@ -240,5 +252,9 @@ async fn page(app: &App, query: &EventsQuery) -> Reply<Response> {
     let cursor = cursor_at(&app.log, position).await?.map(|cursor| cursor.to_string());
     let cursor = cursor.unwrap_or_default();
     out.extend_from_slice(format!("],\"head\":{head},\"cursor\":\"{cursor}\"}}").as_bytes());
-    Ok(([(header::CONTENT_TYPE, "application/json")], out).into_response())
+    let mut response = ([(header::CONTENT_TYPE, "application/json")], out).into_response();
+    if only_watching {
+        response.extensions_mut().insert(NothingRead);
+    }
+    Ok(response)
 }

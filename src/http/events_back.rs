@@ -7,6 +7,7 @@ use super::{
     App,
     error::Reply,
     events::{EventsQuery, LOOKED_AT_MAX, PAGE_BYTES, page_limit},
+    reads::NothingRead,
     record_json,
 };
 use crate::error::{Code, Rejection};
@@ -35,6 +36,7 @@ pub(super) async fn page(app: &App, query: &EventsQuery) -> Reply<Response> {
     let last = query.last(app).await?.unwrap_or(head).min(before);
     let looked_at_min = Sequence(last.0.saturating_sub(LOOKED_AT_MAX)).max(after);
     let mut out = b"{\"events\":[".to_vec();
+    let mut only_watching = true;
     let (mut count, mut position) = (0, last);
     'page: while count < limit && position > looked_at_min {
         let slice = app.log.backwards(ordinal, (looked_at_min, position), RECORDS_PER_READ).await?;
@@ -53,6 +55,7 @@ pub(super) async fn page(app: &App, query: &EventsQuery) -> Reply<Response> {
             }
             record_json::write(app, record, &mut out).await?;
             count += 1;
+            only_watching &= record.header.event.is_about_watching();
             if count >= limit || out.len() >= PAGE_BYTES {
                 position = Sequence(record.seq().0 - 1);
                 break 'page;
@@ -65,5 +68,9 @@ pub(super) async fn page(app: &App, query: &EventsQuery) -> Reply<Response> {
         false => "null".into(),
     };
     out.extend_from_slice(format!("],\"head\":{head},\"before\":{older}}}").as_bytes());
-    Ok(([(header::CONTENT_TYPE, "application/json")], out).into_response())
+    let mut response = ([(header::CONTENT_TYPE, "application/json")], out).into_response();
+    if only_watching {
+        response.extensions_mut().insert(NothingRead);
+    }
+    Ok(response)
 }

@@ -4,7 +4,14 @@
 //! The id of a Server-Sent Event is its cursor, so that a browser resumes by itself.
 
 use super::{
-    App, access::Caller, error::Reply, events::EventsQuery, frames, grep::Grep, record_json,
+    App,
+    access::Caller,
+    error::Reply,
+    events::EventsQuery,
+    frames,
+    grep::Grep,
+    reads::{NothingRead, Read},
+    record_json,
     worker_ws::is_set,
 };
 use crate::{
@@ -35,6 +42,8 @@ struct Stream {
     caller: Caller,
     follower: Follower,
     grep: Option<Grep>,
+    /// To be noted with the first record that is not about watching.
+    noted: Option<Read>,
     /// The last record that is asked for.
     last: Option<Sequence>,
     revocations: watch::Receiver<u64>,
@@ -49,18 +58,28 @@ struct Stream {
     ended: bool,
 }
 
-pub(super) async fn lines(app: App, caller: Caller, query: EventsQuery) -> Reply<Response> {
-    open(app, caller, query, Form::Lines, "application/x-ndjson").await
+pub(super) async fn lines(
+    app: App,
+    caller: Caller,
+    query: EventsQuery,
+    read: Option<Read>,
+) -> Reply<Response> {
+    open(app, caller, (query, read), Form::Lines, "application/x-ndjson").await
 }
 
-pub(super) async fn server_sent(app: App, caller: Caller, query: EventsQuery) -> Reply<Response> {
-    open(app, caller, query, Form::ServerSent, "text/event-stream").await
+pub(super) async fn server_sent(
+    app: App,
+    caller: Caller,
+    query: EventsQuery,
+    read: Option<Read>,
+) -> Reply<Response> {
+    open(app, caller, (query, read), Form::ServerSent, "text/event-stream").await
 }
 
 async fn open(
     app: App,
     caller: Caller,
-    query: EventsQuery,
+    (query, read): (EventsQuery, Option<Read>),
     form: Form,
     media_type: &'static str,
 ) -> Reply<Response> {
@@ -82,6 +101,7 @@ async fn open(
         announced: false,
         ended: false,
         grep: query.grep(),
+        noted: read,
         last,
         app,
         caller,
@@ -97,7 +117,9 @@ async fn open(
         (header::CACHE_CONTROL, "no-store"),
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    Ok((headers, Body::from_stream(body)).into_response())
+    let mut response = (headers, Body::from_stream(body)).into_response();
+    response.extensions_mut().insert(NothingRead);
+    Ok(response)
 }
 
 impl Stream {
@@ -179,6 +201,11 @@ impl Stream {
                 out.extend_from_slice(format!("id: {cursor}\nevent: {name}\ndata: ").as_bytes());
             }
             record_json::write(&self.app, record, &mut out).await?;
+            if !record.header.event.is_about_watching()
+                && let Some(read) = self.noted.take()
+            {
+                read.note(self.app.log.head());
+            }
             out.extend_from_slice(if self.form == Form::Lines { b"\n" } else { b"\n\n" });
         }
         self.left = self.left.saturating_sub(records.len());

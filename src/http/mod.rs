@@ -18,6 +18,7 @@ mod health;
 mod past;
 mod proofs;
 mod query;
+mod reads;
 mod record_json;
 mod registry;
 mod runtime;
@@ -32,6 +33,7 @@ mod views;
 mod worker_ws;
 mod workers;
 
+pub use reads::{Reads, ReadsOwner};
 pub use server::{Shutdown, serve};
 
 use crate::{
@@ -112,6 +114,8 @@ pub struct Surface {
     pub public_log: bool,
     /// Ends open streams.
     pub shutdown: Shutdown,
+    /// Notes what auditors read, if it is to be recorded.
+    pub reads: Option<Reads>,
     /// One rebuild of a past state at a time.
     pub(crate) rebuilding: tokio::sync::Mutex<()>,
 }
@@ -145,6 +149,7 @@ impl Surface {
             notary,
             public_log,
             shutdown,
+            reads: None,
             rebuilding,
         }
     }

@@ -30,6 +30,7 @@ mod contract_transcript;
 mod contract_workers;
 mod demo;
 mod export_lines;
+mod lookback_auditors;
 mod lookback_log;
 mod lookback_replay;
 mod observe_cursors;

@@ -68,3 +68,29 @@ pub struct CursorCommitted {
     /// The sequence in it.
     pub position: Sequence,
 }
+
+/// See [`Event::ReadsRecorded`](super::Event::ReadsRecorded).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReadsRecorded {
+    /// What was read, each once.
+    pub reads: Vec<ReadNote>,
+    /// How many more reads there were than there was room for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more: u64,
+}
+
+/// Something that was read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReadNote {
+    /// The path, and which moments or positions were asked for.
+    pub what: String,
+    /// How often.
+    pub count: u64,
+    /// The head of the log at the last of them.
+    pub head: Sequence,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}

@@ -190,6 +190,10 @@ fn events_of_the_service() -> Vec<BoxedStrategy<Event>> {
             cursor,
             position
         }),
+        of!((vec((text(), number(), seq()), 0..3), number()), |(reads, more)| {
+            let note = |(what, count, head)| ReadNote { what, count, head };
+            ReadsRecorded { reads: reads.into_iter().map(note).collect(), more }
+        }),
     ]
 }
 

@@ -177,6 +177,12 @@ fn rows() -> Vec<(&'static str, Value, Value, &'static str)> {
             none.clone(),
             "cursor export committed at 9",
         ),
+        (
+            "reads_recorded",
+            json!({"reads": [{"what": "/v1/workers", "count": 2, "head": 9}], "more": 1}),
+            none.clone(),
+            "read 3 times: /v1/workers",
+        ),
     ]
 }
 

@@ -17,9 +17,9 @@ use crate::{
 use acta_events::{
     Actor, BundleRef, ConfigBundleStored, Content, CursorName, Digest, ExitStatus, HostId,
     HostRegistered, IdempotencyKey, InputKind, IntentKind, LogId, MediaType, OutputKind,
-    ProcessRef, ProfileSelector, Provenance, Record, Revision, Role, RuntimeId, RuntimeRegistered,
-    Sequence, StoredContent, Timestamp, TokenId, TokenIssued, TurnResult, WorkerCreated, WorkerId,
-    WorkerRef, sha256,
+    ProcessRef, ProfileSelector, Provenance, ReadNote, ReadsRecorded, Record, Revision, Role,
+    RuntimeId, RuntimeRegistered, Sequence, StoredContent, Timestamp, TokenId, TokenIssued,
+    TurnResult, WorkerCreated, WorkerId, WorkerRef, sha256,
 };
 use acta_projections::{Projections, WorkerState};
 use std::sync::Arc;
@@ -375,6 +375,10 @@ fn of_service(what: u8, a: u8, b: u8) -> Command {
             let position = Sequence(u64::from(a % 16));
             let cursor = format!("cursor {position}");
             let name = id::<CursorName>(&format!("c{}", b % 2));
+            if b >= 224 {
+                let note = ReadNote { what: cursor, count: 1, head: position };
+                return Command::RecordReads(ReadsRecorded { reads: vec![note], more: 0 });
+            }
             Command::CommitCursor { name, cursor, position, steps: b < 128 }
         }
         200..225 => {
