@@ -1,11 +1,12 @@
 //! The load bench: the five figures that Acta promises, measured on the release binary from
 //! outside, each beside a bare limit or a baseline of the same run.
 //!
-//! `cargo bench --bench load -- [commands latency output observers replay postgres]`
+//! `cargo bench --bench load -- [commands latency output observers audit replay postgres]`
 //!
 //! Everything is on loopback and on a real disk, every scenario has a deadline, and only
 //! processes started here are ended here.
 
+mod audit;
 mod ceiling;
 mod client;
 mod commands;
@@ -38,6 +39,8 @@ enum Scenario {
     Output,
     /// Many observers of one worker.
     Observers,
+    /// What the proof costs: tree, proofs, verification.
+    Audit,
     /// Decode, verify and apply the whole log, offline.
     Replay,
     /// The PostgreSQL baseline of the commands.
@@ -126,6 +129,9 @@ fn run(options: &Options, report: &mut Report) {
     }
     if options.wants(Scenario::Observers) {
         observers::run(options, report).unwrap_or_else(|error| report.broken("observers", &error));
+    }
+    if options.wants(Scenario::Audit) {
+        audit::run(options, report).unwrap_or_else(|error| report.broken("audit", &error));
     }
     if options.wants(Scenario::Replay) {
         let result = match filled {

@@ -75,6 +75,16 @@ impl Files {
         Ok(Self { dir: dir.to_owned() })
     }
 
+    /// One that is there already, to be looked at only.
+    pub(super) fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// Whether anything says how far the files go.
+    pub(super) fn has_state(&self) -> bool {
+        self.dir.join(STATE).exists()
+    }
+
     fn level(&self, level: u8) -> PathBuf {
         self.dir.join(format!("level-{level}"))
     }

@@ -15,6 +15,7 @@
 //! The tree is derived data: without it, it is computed again from the log. The newest
 //! checkpoint and the key that signs are not.
 
+mod archive;
 mod checkpoint;
 mod files;
 mod key;
@@ -23,18 +24,22 @@ mod proof;
 mod receipt;
 mod tile_path;
 mod tree;
+mod verify;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test")]
 mod tests;
 
+pub use archive::{ArchiveError, ArchiveHead, END as ARCHIVE_END, frame, read_frame};
 pub use checkpoint::{CheckpointError, SignedCheckpoint};
 pub use key::{KeyError, LogKey, VerifierKey, VerifierKeyError};
+pub(crate) use notary::read as read_checkpoint;
 pub use notary::{Notary, NotaryError, NotaryOwner};
 pub use proof::{Consistency, Inclusion, leaf_of};
 pub use receipt::{Proven, Receipt, ReceiptError};
 pub use tile_path::{TileKind, TilePath};
 pub use tree::{TILE_WIDTH, Tree, TreeError};
+pub use verify::{Held, Kind, Problem, Verdict, Verification};
 
 /// The name of the directory with the tree, in the data directory.
 pub const TREE: &str = "tree";

@@ -89,7 +89,15 @@ impl Notary {
         }
         let latest = match kept {
             Some(kept) => kept,
-            None => SignedCheckpoint::sign(&key, 0, tree.root(0)?),
+            // From the beginning on there is something to hold the next start to.
+            None => {
+                let size = tree.size();
+                let first = SignedCheckpoint::sign(&key, size, tree.root(size)?);
+                if let Some(file) = file {
+                    files::replace(file, first.text().as_bytes())?;
+                }
+                first
+            }
         };
         Ok(Self {
             key,

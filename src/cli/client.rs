@@ -279,6 +279,36 @@ impl Client {
         Err(self.refusal(status, &body))
     }
 
+    /// Reads an answer that is not JSON. The path is given from the top.
+    pub(super) async fn get_bytes(
+        &self,
+        path: &str,
+        query: Option<(&'static str, u64)>,
+    ) -> Result<bytes::Bytes, ClientError> {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path.split('/'));
+        }
+        if let Some((name, value)) = query {
+            url.query_pairs_mut().append_pair(name, &value.to_string());
+        }
+        let mut request = self.http.get(url).timeout(REQUEST_DEADLINE);
+        if let Some(token) = self.token() {
+            request = request.bearer_auth(token);
+        }
+        let broken = |error: reqwest::Error| match error.is_connect() {
+            true => self.no_service(),
+            false => ClientError::Unknown {
+                what: format!("the connection broke: {}", root(&error)),
+                key: None,
+            },
+        };
+        let response = request.send().await.map_err(broken)?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(broken)?;
+        if status.is_success() { Ok(body) } else { Err(self.refusal(status, &body)) }
+    }
+
     /// What an answer that is not a success means.
     pub(super) fn refusal(&self, status: StatusCode, body: &[u8]) -> ClientError {
         if status == StatusCode::UNAUTHORIZED {

@@ -25,6 +25,7 @@ Examples:
   acta export log.ndjson                       into a new file
   acta export log.ndjson --resume              goes on after the last whole line of the file
   acta export --format cloudevents --from CURSOR | publish
+  acta export --format archive log.acta        the whole log, to be verified
   acta export --since 2026-11-01T00:00:00Z --until 2026-12-01T00:00:00Z november.ndjson
 
 Ends with what was there when it began. The cursor to go on from is printed on standard error.";
@@ -37,6 +38,8 @@ enum ExportFormat {
     Ndjson,
     /// A CloudEvent (1.0, JSON) with the extensions sequence, traceparent and actor
     Cloudevents,
+    /// Not lines: the whole log as it is stored, with what was signed, for `acta verify`
+    Archive,
 }
 
 /// Options of `acta export`.
@@ -92,6 +95,9 @@ struct Standing {
 }
 
 pub(super) async fn run(args: ExportArgs, client: &Client, out: &mut Output) -> Result<()> {
+    if args.format == ExportFormat::Archive {
+        return archive(&args, client, out).await;
+    }
     if args.from == Some(Start::Now) {
         return Err(usage("an export ends with what is there now, so from now on it is empty"));
     }
@@ -135,6 +141,21 @@ pub(super) async fn run(args: ExportArgs, client: &Client, out: &mut Output) -> 
     Ok(())
 }
 
+async fn archive(args: &ExportArgs, client: &Client, out: &mut Output) -> Result<()> {
+    let is_part = args.resume
+        || args.from.is_some()
+        || args.since.is_some()
+        || args.until.is_some()
+        || !args.types.is_empty()
+        || args.runtime.is_some()
+        || args.worker.is_some()
+        || args.actor.is_some();
+    if is_part {
+        return Err(usage("an archive holds the whole log; leave out what makes it a part"));
+    }
+    super::archive::export(args.file.as_deref(), client, out).await
+}
+
 /// Everything that comes, to its end; how many records that was.
 async fn copy(
     lines: &mut Lines<'_>,
@@ -149,7 +170,7 @@ async fn copy(
         match lines.next().await {
             Ok(Line::Record(record)) => {
                 let written = match format {
-                    ExportFormat::Ndjson => sink.line(&record.text),
+                    ExportFormat::Ndjson | ExportFormat::Archive => sink.line(&record.text),
                     ExportFormat::Cloudevents => {
                         cloudevents::of(&record.text, log).and_then(|event| sink.line(&event))
                     }

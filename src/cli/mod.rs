@@ -7,6 +7,7 @@
 // The build without tests still denies it.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod archive;
 mod bundle;
 mod client;
 mod completions;
@@ -194,6 +195,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     let Cli { connection, command } = cli;
+    let output = connection.output;
     match command {
         Command::Serve(args) => {
             args.operator_tokens().map_err(|error| UsageError(error.to_string()))?;
@@ -211,7 +213,17 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             replay::run_stopped(&args, &data, &mut connection.stdout())
         }
         Command::Completions(args) => completions::run(&args, &mut connection.stdout()),
-        Command::Verify(args) => verify::run(args, &mut connection.stdout()),
+        Command::Verify(args) => match args.url()? {
+            None => verify::run(&args, &mut connection.stdout()),
+            Some(url) => {
+                let client = Connection { url, ..connection }.client()?;
+                let mut out = Output::stdout(output);
+                block_on(
+                    &mut Builder::new_current_thread(),
+                    verify::run_remote(&args, &client, &mut out),
+                )
+            }
+        },
         Command::Key(key::KeyCommand::Show) => {
             key::show(connection.data.as_deref(), &mut connection.stdout())
         }

@@ -163,11 +163,16 @@ pub(super) struct StoppedLog {
 impl StoppedLog {
     /// Blocking, for as long as it takes to copy the log.
     pub(super) fn open(path: &Path) -> Result<Self> {
+        Self::open_or_tell(path)?.map_err(unopened)
+    }
+
+    /// As [`Self::open`], for whoever looks at why the log does not open.
+    pub(super) fn open_or_tell(path: &Path) -> Result<Result<Self, OpenError>> {
         let data = DataDir::inspect(path)?;
         let copy = copy_log(path)?;
         let copied = DataDir::open(copy.path())?;
-        let journal = SledJournal::open(&copied).map_err(unopened)?;
-        Ok(Self { data, journal, _copied: copied, _copy: copy })
+        let opened = SledJournal::open(&copied);
+        Ok(opened.map(|journal| Self { data, journal, _copied: copied, _copy: copy }))
     }
 
     pub(super) fn journal(&self) -> &dyn Journal {

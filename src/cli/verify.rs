@@ -1,24 +1,67 @@
-//! `acta verify`: checks what somebody says of a log, without believing them.
+//! `acta verify`: checks a log, or a receipt, without believing whoever has it.
 
-use super::output::{Format, Output};
-use crate::audit::{CheckpointError, Receipt, ReceiptError, VerifierKey};
+mod archive;
+mod directory;
+mod remote;
+
+use super::{
+    client::Client,
+    output::{Format, Output},
+    progress::Progress,
+};
+use crate::audit::{
+    CheckpointError, Kind, Receipt, ReceiptError, SignedCheckpoint, Verdict, VerifierKey,
+};
+use acta_events::Sequence;
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
+use reqwest::Url;
 use serde_json::json;
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 /// The exit code where something does not match its own digest, or is not in its own form.
-pub(super) const DAMAGED_CODE: u8 = 3;
+const DAMAGED_CODE: u8 = 3;
 /// The exit code where something contradicts a signature.
-pub(super) const CONTRADICTED_CODE: u8 = 4;
+const CONTRADICTED_CODE: u8 = 4;
 
 const HELP: &str = "\
-Exit codes: 0 intact, 3 damaged, 4 contradicts a signature, 1 another error.";
+Examples:
+  acta verify /var/lib/acta                                 the data of a stopped service
+  acta verify /var/lib/acta --key KEY --checkpoint kept     … and that it only grew since
+  acta verify http://127.0.0.1:8080 --key KEY               a running service
+  acta verify log.acta --key KEY                            what `acta export --format archive` wrote
+  acta verify receipt paid.tlog-proof --key KEY             what `acta receipt` printed
+
+KEY is what `acta key show` prints. Take it, and checkpoints to compare with, from a place that the
+owner of the log cannot write to: a data directory without --key is checked with its own key, which
+finds damage, but nothing that whoever wrote there wanted to hide.
+
+The data directory is not changed: a copy of the log is made beside it, or in $TMPDIR, and removed
+afterwards.
+
+Exit codes: 0 intact, 3 damaged (something does not match its own digest), 4 contradicts a
+signature, 1 another error.";
 
 /// Options of `acta verify`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = HELP, arg_required_else_help = true)]
+#[command(after_help = HELP, arg_required_else_help = true, args_conflicts_with_subcommands = true)]
 pub(crate) struct VerifyArgs {
+    /// A data directory, an archive, or the address of a service
+    #[arg(value_name = "DIR|FILE|URL")]
+    target: Option<String>,
+
+    /// The verifier key of the log, as `acta key show` prints it
+    #[arg(long, value_name = "KEY")]
+    key: Option<VerifierKey>,
+
+    /// An earlier checkpoint, which the log has to have grown from
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+
     #[command(subcommand)]
     command: Option<VerifyCommand>,
 }
@@ -39,18 +82,146 @@ enum VerifyCommand {
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub(super) struct Unverified {
-    pub(super) message: String,
+    message: String,
     pub(super) code: u8,
 }
 
-pub(super) fn run(args: VerifyArgs, out: &mut Output) -> Result<()> {
-    match args.command {
-        Some(VerifyCommand::Receipt { file, key }) => {
-            let text = fs::read(&file).with_context(|| format!("{}", file.display()))?;
-            receipt(&text, &key, out)
-        }
-        None => Err(super::usage("say what is to be verified")),
+impl Unverified {
+    fn damaged(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: DAMAGED_CODE }
     }
+
+    fn contradicted(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: CONTRADICTED_CODE }
+    }
+}
+
+impl VerifyArgs {
+    /// The service that is to be verified, if it is one.
+    pub(super) fn url(&self) -> Result<Option<Url>> {
+        match &self.target {
+            Some(target) if target.starts_with("http://") || target.starts_with("https://") => {
+                super::parse_url(target).map(Some).map_err(super::usage)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The earlier checkpoint. It has to be signed with the key, or it proves nothing.
+    fn earlier(&self, key: Option<&VerifierKey>) -> Result<Option<SignedCheckpoint>> {
+        let Some(file) = &self.checkpoint else { return Ok(None) };
+        let shown = file.display();
+        let text = fs::read(file).with_context(|| format!("{shown}"))?;
+        let key = key.with_context(|| "an earlier checkpoint is checked with --key")?;
+        believed(&String::from_utf8_lossy(&text), key, &shown.to_string()).map(Some)
+    }
+}
+
+/// A checkpoint that is signed with the key, or the code that tells why it is not to be believed.
+fn believed(text: &str, key: &VerifierKey, what: &str) -> Result<SignedCheckpoint> {
+    SignedCheckpoint::verify(text, key).map_err(|error| {
+        let message = format!("{what}: {error}");
+        match error {
+            CheckpointError::Malformed => Unverified::damaged(message).into(),
+            _ => Unverified::contradicted(message).into(),
+        }
+    })
+}
+
+/// What is verified without a service.
+pub(super) fn run(args: &VerifyArgs, out: &mut Output) -> Result<()> {
+    if let Some(VerifyCommand::Receipt { file, key }) = &args.command {
+        let text = fs::read(file).with_context(|| format!("{}", file.display()))?;
+        return receipt(&text, key, out);
+    }
+    let target =
+        args.target.as_deref().ok_or_else(|| super::usage("say what is to be verified"))?;
+    let path = Path::new(target);
+    let begun = Instant::now();
+    let verdict =
+        if path.is_dir() { directory::verify(path, args)? } else { archive::verify(path, args)? };
+    print(&verdict, begun, out)
+}
+
+/// What is verified of a running service.
+pub(super) async fn run_remote(args: &VerifyArgs, client: &Client, out: &mut Output) -> Result<()> {
+    let begun = Instant::now();
+    let verdict = remote::verify(args, client).await?;
+    print(&verdict, begun, out)
+}
+
+fn progress(total: u64) -> Progress {
+    Progress::new("verifying", Some(total))
+}
+
+fn print(verdict: &Verdict, begun: Instant, out: &mut Output) -> Result<()> {
+    let seconds = begun.elapsed().as_secs_f64();
+    let rate = verdict.records as f64 / seconds.max(1e-6);
+    match out.format {
+        Format::Json => {
+            let mut value = serde_json::to_value(verdict)?;
+            value["seconds"] = seconds.into();
+            value["records_per_second"] = rate.into();
+            value["intact"] = verdict.worst().is_none().into();
+            out.json(&value)?;
+        }
+        Format::Table => table(verdict, seconds, rate, out)?,
+    }
+    out.flush()?;
+    let Some(worst) = verdict.worst() else { return Ok(()) };
+    let place = match verdict.first_bad() {
+        Some(first) => format!("the first bad record is {first}"),
+        None => "no single record can be named".into(),
+    };
+    let intact = match verdict.intact_through {
+        Sequence::ZERO => "nothing is certainly intact".into(),
+        through => format!("records 1 to {through} are certainly intact"),
+    };
+    Err(match worst {
+        Kind::Damaged => Unverified::damaged(format!("damaged: {place}; {intact}")),
+        Kind::Contradicted => {
+            Unverified::contradicted(format!("not what was signed: {place}; {intact}"))
+        }
+    }
+    .into())
+}
+
+fn table(verdict: &Verdict, seconds: f64, rate: f64, out: &mut Output) -> Result<()> {
+    out.line(&format!("log        {}", verdict.log_id))?;
+    out.line(&format!(
+        "records    {} in {seconds:.3} s, {rate:.0}/s; {} contents in files",
+        verdict.records, verdict.contents
+    ))?;
+    out.line(&format!("tree       {} at {}", verdict.root, verdict.size))?;
+    for held in &verdict.signed {
+        let said = match held.holds {
+            Some(true) => "the log is what was signed",
+            Some(false) => "NOT WHAT WAS SIGNED",
+            None => "not comparable: the log cannot be read that far",
+        };
+        out.line(&format!("signed     {} checkpoint, {} records: {said}", held.which, held.size))?;
+    }
+    if verdict.signed.is_empty() {
+        out.line("signed     nothing: whether the end is missing cannot be told")?;
+    }
+    let checkpoints = verdict.checkpoints.len();
+    out.line(&format!("views      {}; {checkpoints} stored checkpoints compared", verdict.views))?;
+    for problem in &verdict.problems {
+        let place = match (problem.first, problem.last) {
+            (Some(first), Some(last)) if first < last => format!("records {first} to {last}: "),
+            (Some(first), _) => format!("record {first}: "),
+            _ => String::new(),
+        };
+        out.foreign(&format!("PROBLEM    {place}{}", problem.what))?;
+        out.text("\n")?;
+    }
+    if verdict.untold > 0 {
+        out.line(&format!("PROBLEM    and {} more", verdict.untold))?;
+    }
+    if verdict.worst().is_none() {
+        out.line(&format!("intact     records 1 to {}", verdict.intact_through))?;
+    }
+    Ok(())
 }
 
 fn receipt(bytes: &[u8], key: &VerifierKey, out: &mut Output) -> Result<()> {

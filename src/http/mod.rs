@@ -3,6 +3,7 @@
 //! A handler parses, asks, and renders. It decides nothing, and it never sees a journal.
 
 mod access;
+mod blocks;
 mod body;
 mod bundles;
 mod cursors;
@@ -186,6 +187,7 @@ pub fn router(surface: Arc<Surface>) -> Router {
         .route("/v1/cursors", get(cursors::list))
         .route("/v1/cursors/{name}", get(cursors::show).put(cursors::commit))
         .route("/v1/views", get(views::show))
+        .route("/v1/blocks", get(blocks::list))
         .route("/v1/proofs/inclusion", get(proofs::inclusion))
         .route("/v1/proofs/consistency", get(proofs::consistency))
         .route("/v1/tokens", get(tokens::list).post(tokens::issue))

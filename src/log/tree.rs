@@ -53,3 +53,20 @@ fn is_of(tree: &Tree, journal: &dyn Journal) -> Result<bool, ReplayError> {
         Err(ReadError::Damaged { .. }) => Ok(false),
     }
 }
+
+impl super::Log {
+    /// Some blocks as they are stored, each with its length in front, from the one that holds the
+    /// sequence after `after`, up to the head. Blocking.
+    pub fn framed_blocks(&self, after: Sequence) -> Result<Vec<u8>, super::ReadFault> {
+        let head = self.head();
+        let mut bytes = Vec::new();
+        if after < head {
+            let limits = ReadLimits { blocks: 64, bytes: 4 << 20 };
+            let blocks = self.journal.read(after, limits)?;
+            for block in blocks.iter().filter(|block| block.last() <= head) {
+                crate::audit::frame(block, &mut bytes);
+            }
+        }
+        Ok(bytes)
+    }
+}

@@ -19,6 +19,7 @@ mod survive_slow;
 mod access;
 mod audit_api;
 mod audit_foreign;
+mod audit_verify;
 mod cli;
 mod contract_bundles;
 mod contract_commands;

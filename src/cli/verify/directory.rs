@@ -1,0 +1,154 @@
+//! The data directory of a stopped service.
+
+use super::{VerifyArgs, progress};
+use crate::{
+    audit::{
+        self, KeyError, Kind, LogKey, NotaryError, Problem, SignedCheckpoint, Verdict,
+        Verification, VerifierKey,
+    },
+    checkpoint::Checkpoints,
+    cli::rebuild::StoppedLog,
+    content::ContentStore,
+    data_dir::DataDirError,
+    journal::{Journal, OpenError, ReadError, ReadLimits},
+};
+use acta_events::Sequence;
+use anyhow::Result;
+use std::{fs, path::Path};
+
+const READ: ReadLimits = ReadLimits { blocks: 256, bytes: 8 << 20 };
+
+type Signed = Vec<(&'static str, SignedCheckpoint)>;
+
+pub(super) fn verify(path: &Path, args: &VerifyArgs) -> Result<Verdict> {
+    let stopped = match StoppedLog::open_or_tell(path) {
+        Ok(Ok(stopped)) => stopped,
+        Ok(Err(error)) => return Err(unopened(&error)),
+        Err(error) => return Err(unidentified(path, error)),
+    };
+    let data = &stopped.data;
+    let checkpoints = Checkpoints::new(data.subpath("checkpoints"));
+    let mut verification = Verification::new(data.log_id(), Some(checkpoints))?;
+    let (key, mut signed) = signed(&stopped, args, &mut verification)?;
+    signed.extend(args.earlier(key.as_ref())?.map(|earlier| ("earlier", earlier)));
+    let contents = ContentStore::new(data.content_path());
+    read(stopped.journal(), &mut verification, &contents)?;
+    Ok(verification.finish(&signed, Some(&data.subpath(audit::TREE)))?)
+}
+
+/// Reads everything that can be read.
+fn read(
+    journal: &dyn Journal,
+    verification: &mut Verification,
+    contents: &ContentStore,
+) -> Result<()> {
+    let head = journal.head().seq;
+    let mut progress = progress(head.0);
+    while verification.position() < head {
+        let position = verification.position();
+        progress.at(position.0);
+        match journal.read(position, READ) {
+            Ok(blocks) if blocks.is_empty() => {
+                verification.unreadable(position.next(), head, "there are no blocks");
+            }
+            Ok(blocks) => {
+                for block in blocks.iter().filter(|block| block.last() > position) {
+                    verification.take_in(block, Some(contents))?;
+                }
+            }
+            Err(ReadError::Damaged { first, last, why }) => {
+                verification.unreadable(first, last.max(position.next()), &why);
+            }
+            Err(error @ ReadError::Io { .. }) => return Err(error.into()),
+        }
+    }
+    progress.finish();
+    Ok(())
+}
+
+/// The key to verify with, and the newest checkpoint of the directory itself.
+fn signed(
+    stopped: &StoppedLog,
+    args: &VerifyArgs,
+    verification: &mut Verification,
+) -> Result<(Option<VerifierKey>, Signed)> {
+    let data = &stopped.data;
+    let mut tell = |kind, what: String| {
+        verification.problem(Problem { kind, first: None, last: None, what });
+    };
+    let own = match LogKey::load(&data.subpath(audit::KEY)) {
+        Ok(key) => Some(key.verifier().clone()),
+        Err(KeyError::None) => None,
+        Err(KeyError::Io(error)) => return Err(error.into()),
+        Err(error) => {
+            tell(Kind::Damaged, error.to_string());
+            None
+        }
+    };
+    let file = data.subpath(audit::CHECKPOINT);
+    let has_own = own.is_some();
+    let Some(key) = args.key.clone().or(own) else {
+        if file.exists() {
+            tell(
+                Kind::Damaged,
+                "the file log.key is missing, so that nothing says who signed".into(),
+            );
+        }
+        return Ok((None, Signed::new()));
+    };
+    let newest = match audit::read_checkpoint(&file, &key) {
+        Ok(newest) => newest,
+        Err(NotaryError::Checkpoint(error)) => {
+            let kind = match error {
+                audit::CheckpointError::Malformed => Kind::Damaged,
+                _ => Kind::Contradicted,
+            };
+            tell(kind, format!("the file checkpoint: {error}"));
+            return Ok((Some(key), Signed::new()));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if newest.is_none() && has_own && stopped.journal().head().seq > Sequence::ZERO {
+        tell(Kind::Damaged, "the file checkpoint, with what was signed last, is missing".into());
+    }
+    Ok((Some(key), newest.map(|newest| ("newest", newest)).into_iter().collect()))
+}
+
+/// The log does not open: what can be said of it all the same.
+fn unopened(error: &OpenError) -> anyhow::Error {
+    match error {
+        OpenError::Damaged(ReadError::Damaged { first, .. }) => {
+            super::Unverified::damaged(format!(
+                "damaged: the first bad record is {first}; {error}. What is before it follows \
+                 from one block to the next as far as it was looked at"
+            ))
+            .into()
+        }
+        OpenError::Locked | OpenError::Io(_) => anyhow::anyhow!("{error}"),
+        error => {
+            super::Unverified::damaged(format!("damaged: {error}; nothing is certainly intact"))
+                .into()
+        }
+    }
+}
+
+/// It does not say which log it holds. Whether it is a data directory is for its other files to
+/// tell.
+fn unidentified(path: &Path, error: anyhow::Error) -> anyhow::Error {
+    let damaged = match error.downcast_ref::<DataDirError>() {
+        Some(DataDirError::IdentityMalformed { .. } | DataDirError::IdentityMissing { .. }) => true,
+        Some(DataDirError::Nothing { .. }) => fs::read_dir(path)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|entry| entry.file_name() == "HEAD"),
+        _ => false,
+    };
+    if damaged {
+        return super::Unverified::damaged(format!(
+            "damaged: {error}; nothing is certainly intact"
+        ))
+        .into();
+    }
+    error
+}

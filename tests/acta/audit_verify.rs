@@ -1,0 +1,298 @@
+//! `acta verify`: of a stopped data directory, of a running service, of an archive.
+//!
+//! Whatever is altered, dropped, inserted, swapped or repeated anywhere: either it is found, and
+//! the place is right, or what is read is what was written.
+
+use super::{
+    support::{Ran, Service, bare_command, run},
+    survive_measure::{copy_dir, files_in, seeded},
+};
+use rand::Rng as _;
+use serde_json::Value;
+use std::{fs, path::Path};
+use tempfile::TempDir;
+
+async fn acta(home: &Path, args: &[&str]) -> Ran {
+    let mut command = bare_command(home);
+    command.args(args);
+    run(command, "").await
+}
+
+/// How a verification ended, and what it said, as JSON where it came to that.
+async fn verify(home: &Path, target: &Path, more: &[&str]) -> (i32, Value, String) {
+    let target = target.to_str().unwrap();
+    let args = [&["verify", "-o", "json", target], more].concat();
+    let ran = acta(home, &args).await;
+    (ran.code, serde_json::from_str(&ran.stdout).unwrap_or_default(), ran.stderr)
+}
+
+/// A stopped service with some history, and its key.
+async fn stopped() -> (Service, String) {
+    let mut service = Service::start().await;
+    let worker = service.spawn("echo").await;
+    for n in 0..40 {
+        service.input(&worker, &format!("input {n}")).await;
+    }
+    service.input(&worker, &"large ".repeat(20_000)).await;
+    let data = service.data();
+    let key =
+        service.acta(&["key", "show", "--data", data.to_str().unwrap()]).await.ok().to_owned();
+    service.stop().await;
+    (service, key)
+}
+
+/// The root and the size of what was read, and the digest of all views.
+fn essence(verdict: &Value) -> [Value; 3] {
+    [verdict["root"].clone(), verdict["size"].clone(), verdict["views"].clone()]
+}
+
+#[tokio::test]
+async fn an_intact_log_is_intact_however_it_is_looked_at() {
+    let (mut service, key) = stopped().await;
+    let home = service.root().to_owned();
+    let earlier = home.join("earlier");
+    fs::copy(service.data().join("checkpoint"), &earlier).unwrap();
+    let before = files_in(&service.data());
+    let (code, verdict, said) = verify(&home, &service.data(), &[]).await;
+    assert_eq!((code, &verdict["intact"]), (0, &true.into()), "{verdict} {said}");
+    assert!(verdict["contents"].as_u64() >= Some(1), "the large input lies in a file: {verdict}");
+    assert_eq!(verdict["signed"][0]["holds"], true);
+    assert_eq!(verdict["intact_through"], verdict["records"]);
+    assert_eq!(files_in(&service.data()), before, "nothing was made or removed");
+    service.restart().await;
+    let base = service.base.clone();
+    let running = verify(&home, &service.data(), &[]).await;
+    assert_eq!(running.0, 1, "{running:?}");
+    let earlier = earlier.to_str().unwrap();
+    let with = ["--key", &key, "--checkpoint", earlier];
+    let remote = service.acta(&[&["verify", "-o", "json", &base], &with[..]].concat()).await;
+    let remote: Value = serde_json::from_str(remote.ok()).unwrap();
+    assert_eq!(remote["signed"][1]["which"], "earlier");
+    assert_eq!(remote["signed"][1]["holds"], true, "it only grew since");
+    let file = home.join("log.acta");
+    let path = file.to_str().unwrap();
+    service.acta(&["export", "--format", "archive", path]).await.ok();
+    let again = service.acta(&["export", "--format", "archive", path]).await;
+    assert_eq!(again.code, 1, "no file is written over: {again:?}");
+    service.stop().await;
+    let (code, archived, said) = verify(&home, &file, &with).await;
+    assert_eq!(code, 0, "{archived} {said}");
+    assert!(archived["size"].as_u64() >= verdict["size"].as_u64());
+    let (code, after, said) = verify(&home, &service.data(), &with).await;
+    assert_eq!(code, 0, "{after} {said}");
+    let table = acta(&home, &["verify", service.data().to_str().unwrap()]).await;
+    assert!(table.ok().contains("intact     records 1 to "), "{table:?}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_verified_is_no_verdict() {
+    let (service, key) = stopped().await;
+    let home = service.root();
+    let file = home.join("nonsense");
+    for (bytes, code) in [("", 3), ("hello\n", 3), ("acta-archive 1\nx\n", 3)] {
+        fs::write(&file, bytes).unwrap();
+        assert_eq!(verify(home, &file, &["--key", &key]).await.0, code, "{bytes:?}");
+    }
+    assert_eq!(verify(home, &file, &[]).await.0, 1, "an archive needs a key");
+    assert_eq!(verify(home, &home.join("nowhere"), &["--key", &key]).await.0, 1);
+    let empty = home.join("empty");
+    fs::create_dir(&empty).unwrap();
+    assert_eq!(verify(home, &empty, &[]).await.0, 1);
+    assert_eq!(fs::read_dir(&empty).unwrap().count(), 0);
+    assert_eq!(verify(home, &service.data(), &["--checkpoint", "nowhere"]).await.0, 1);
+    assert_eq!(acta(home, &["verify"]).await.code, 2);
+    assert_eq!(acta(home, &["verify", "http://127.0.0.1:1", "--key", &key]).await.code, 1);
+    assert_eq!(acta(home, &["verify", "ftp://x", "--key", &key]).await.code, 1);
+}
+
+/// Another history with the same key: what an operator who has everything could put in place.
+async fn forged(service: &Service) -> TempDir {
+    let mut other = Service::start().await;
+    for _ in 0..60 {
+        other.spawn("echo").await;
+    }
+    other.stop().await;
+    let dir = tempfile::tempdir().unwrap();
+    copy_dir(&other.data(), &dir.path().join("data")).unwrap();
+    let data = dir.path().join("data");
+    for name in ["log.key", "checkpoint"] {
+        fs::copy(service.data().join(name), data.join(name)).unwrap();
+    }
+    dir
+}
+
+#[tokio::test]
+async fn another_history_contradicts_the_signature() {
+    let (service, key) = stopped().await;
+    let home = service.root();
+    let other = forged(&service).await;
+    let data = other.path().join("data");
+    let (code, verdict, said) = verify(home, &data, &["--key", &key]).await;
+    assert_eq!(code, 4, "{verdict} {said}");
+    assert_eq!(verdict["signed"][0]["holds"], false);
+    // Even if its own checkpoint is replaced by one that fits, an earlier one is not.
+    let kept = home.join("kept");
+    fs::copy(service.data().join("checkpoint"), &kept).unwrap();
+    fs::remove_file(data.join("checkpoint")).unwrap();
+    let more = ["--key", &key, "--checkpoint", kept.to_str().unwrap()];
+    let (code, verdict, said) = verify(home, &data, &more).await;
+    assert_eq!(code, 4, "{verdict} {said}");
+    assert_eq!(verdict["signed"][0]["which"], "earlier");
+    // And a key of somebody else says nothing about this log.
+    let mut stranger = Service::start().await;
+    let strange =
+        stranger.acta(&["key", "show", "--data", stranger.data().to_str().unwrap()]).await;
+    stranger.stop().await;
+    assert_eq!(verify(home, &service.data(), &["--key", strange.ok()]).await.0, 4);
+}
+
+#[tokio::test]
+async fn an_older_copy_lacks_what_was_signed_since() {
+    let (mut service, key) = stopped().await;
+    let home = service.root().to_owned();
+    let older = home.join("older");
+    copy_dir(&service.data(), &older).unwrap();
+    let size = verify(&home, &older, &[]).await.1["size"].as_u64().unwrap();
+    service.restart().await;
+    service.spawn("echo").await;
+    service.stop().await;
+    let kept = home.join("kept");
+    fs::copy(service.data().join("checkpoint"), &kept).unwrap();
+    let more = ["--key", &key, "--checkpoint", kept.to_str().unwrap()];
+    let (code, verdict, said) = verify(&home, &older, &more).await;
+    assert_eq!(code, 4, "{verdict} {said}");
+    assert_eq!(verdict["problems"][0]["first"], size + 1);
+    assert_eq!(verdict["intact_through"], size);
+}
+
+/// What is done to bytes.
+fn tamper(bytes: &mut Vec<u8>, random: &mut impl rand::Rng) -> &'static str {
+    let len = bytes.len();
+    let at = random.random_range(0..len);
+    let span = random.random_range(1..=(len - at).min(600));
+    match random.random_range(0..6) {
+        0 => {
+            bytes[at] ^= 1 << random.random_range(0..8);
+            "alter"
+        }
+        1 => {
+            bytes.drain(at..at + span);
+            "drop"
+        }
+        2 => {
+            let new: Vec<u8> = (0..span).map(|_| random.random()).collect();
+            bytes.splice(at..at, new);
+            "insert"
+        }
+        3 => {
+            let piece = bytes[at..at + span].to_vec();
+            bytes.splice(at..at, piece);
+            "repeat"
+        }
+        4 => {
+            let other = random.random_range(0..=len - span);
+            for n in 0..span {
+                bytes.swap(at + n, other + n);
+            }
+            "swap"
+        }
+        _ => {
+            bytes.truncate(at);
+            "cut"
+        }
+    }
+}
+
+/// Where in the sequences each byte of an archive belongs: the first sequence of its block.
+fn first_seq_at(archive: &[u8], at: usize) -> u64 {
+    let mut lines = archive.splitn(4, |byte| *byte == b'\n');
+    let head: Vec<&[u8]> = lines.by_ref().take(3).collect();
+    let checkpoint: usize = std::str::from_utf8(head[2]).unwrap().parse().unwrap();
+    let mut position = head.iter().map(|line| line.len() + 1).sum::<usize>() + checkpoint;
+    let mut first = 1;
+    while position <= at {
+        let len = u32::from_be_bytes(archive[position..position + 4].try_into().unwrap()) as usize;
+        if len == 0 {
+            break;
+        }
+        let block = &archive[position + 4..position + 4 + len];
+        let found = u64::from_be_bytes(block[12..20].try_into().unwrap());
+        position += 4 + len;
+        first = found;
+    }
+    first
+}
+
+#[tokio::test]
+async fn whatever_is_done_to_an_archive_is_found_in_its_place() {
+    let (mut service, key) = stopped().await;
+    let home = service.root().to_owned();
+    service.restart().await;
+    let file = home.join("log.acta");
+    service.acta(&["export", "--format", "archive", file.to_str().unwrap()]).await.ok();
+    service.stop().await;
+    let whole = fs::read(&file).unwrap();
+    let good = verify(&home, &file, &["--key", &key]).await;
+    assert_eq!(good.0, 0, "{good:?}");
+    let mut random = seeded("an archive that was tampered with");
+    for n in 0..150 {
+        let mut bytes = whole.clone();
+        let what = tamper(&mut bytes, &mut random);
+        if bytes == whole {
+            continue;
+        }
+        let at = whole.iter().zip(&bytes).take_while(|(a, b)| a == b).count();
+        fs::write(&file, &bytes).unwrap();
+        let (code, verdict, said) = verify(&home, &file, &["--key", &key]).await;
+        assert!(matches!(code, 3 | 4), "{n}: {what} at {at}: {code} {verdict} {said}");
+        assert!(!said.contains("panicked"), "{said}");
+        if let Some(first) = verdict["problems"][0]["first"].as_u64() {
+            let expected = first_seq_at(&whole, at);
+            assert_eq!(first, expected, "{n}: {what} at {at}: {verdict}");
+            assert_eq!(verdict["intact_through"], expected - 1, "{n}: {what} at {at}: {verdict}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_done_to_a_data_directory_is_found_or_changes_nothing() {
+    let (service, key) = stopped().await;
+    let home = service.root();
+    let (code, good, said) = verify(home, &service.data(), &["--key", &key]).await;
+    assert_eq!(code, 0, "{good} {said}");
+    let root = service.data();
+    let files: Vec<_> = files_in(&root)
+        .into_iter()
+        .filter(|path| fs::metadata(path).unwrap().len() > 0)
+        .map(|path| path.strip_prefix(&root).unwrap().to_owned())
+        .collect();
+    let mut random = seeded("a data directory that was tampered with");
+    let mut found = 0;
+    for n in 0..150 {
+        let path = &files[random.random_range(0..files.len())];
+        let name = path.display().to_string();
+        let copy = tempfile::tempdir_in(home).unwrap();
+        let data = copy.path().join("data");
+        copy_dir(&service.data(), &data).unwrap();
+        let target = data.join(path);
+        let what = if random.random_range(0..8) == 0 {
+            fs::remove_file(&target).unwrap();
+            "remove"
+        } else {
+            let mut bytes = fs::read(&target).unwrap();
+            let what = tamper(&mut bytes, &mut random);
+            fs::write(&target, bytes).unwrap();
+            what
+        };
+        let (code, verdict, said) = verify(home, &data, &["--key", &key]).await;
+        assert!(!said.contains("panicked"), "{n}: {what} {name}: {said}");
+        match code {
+            0 => {
+                assert_eq!(essence(&verdict), essence(&good), "{n}: {what} {name}: {verdict}");
+            }
+            3 | 4 => found += 1,
+            _ => panic!("{n}: {what} {name}: {code} {said}"),
+        }
+    }
+    assert!(found > 20, "only {found} were found");
+}
