@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! <data>/lock         held exclusively (flock) while the service runs
-//! <data>/acta.json    {"format":1,"log_id":"…","created":"…"}, written last at creation
+//! <data>/acta.json    {"format":2,"log_id":"…","created":"…"}, written last at creation
 //! <data>/HEAD         how far the log goes, see journal/head_file.rs
-//! <data>/log-<n>/     the tail of the log, as its engine keeps it
+//! <data>/commit-<n>   the newest blocks, see journal/commit_file.rs
+//! <data>/log-<n>/     the log, as its engine keeps it
 //! <data>/content/     contents that are too large for a block
 //! ```
 //!
@@ -26,7 +27,7 @@ use std::{
 use uuid::{Builder, Uuid};
 
 /// The format of the data directory that this build reads and writes.
-pub const DATA_FORMAT: u32 = 1;
+pub const DATA_FORMAT: u32 = 2;
 
 const IDENTITY: &str = "acta.json";
 const IDENTITY_TEMPORARY: &str = "acta.json.new";
@@ -141,7 +142,7 @@ impl DataDir {
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
         let lock = prepare(path)?;
         match read_identity(path)? {
-            Some(identity) => Ok(Self::from_parts(path, identity, lock)),
+            Some(identity) => Ok(Self::from_parts(path, upgraded(path, identity)?, lock)),
             None => Self::found(path, LogId(random_uuid()), now(), lock),
         }
     }
@@ -263,7 +264,9 @@ fn refuse_foreign(path: &Path) -> Result<(), DataDirError> {
 }
 
 fn is_of_a_log(name: &str) -> bool {
-    matches!(name, head_file::NAME | "log" | "content" | "segments") || name.starts_with("log-")
+    matches!(name, head_file::NAME | "log" | "content" | "segments")
+        || name.starts_with("log-")
+        || name.starts_with("commit-")
 }
 
 fn lock(path: &Path) -> Result<File, DataDirError> {
@@ -310,6 +313,18 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, DataDirError> {
     serde_json::from_slice(&bytes).map(Some).map_err(malformed)
 }
 
+/// Format 1 had no commit files. An older version would not look for them, so that it has to be
+/// kept from opening the log.
+fn upgraded(path: &Path, identity: Identity) -> Result<Identity, DataDirError> {
+    if identity.format == DATA_FORMAT {
+        return Ok(identity);
+    }
+    let identity = Identity { format: DATA_FORMAT, ..identity };
+    write_identity(path, &identity)
+        .map_err(|source| DataDirError::Io { path: path.into(), source })?;
+    Ok(identity)
+}
+
 /// Write, fsync, rename, fsync of the directory: it is there as a whole or not at all.
 fn write_identity(path: &Path, identity: &Identity) -> io::Result<()> {
     let temporary = path.join(IDENTITY_TEMPORARY);
@@ -353,6 +368,17 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_of_an_older_format_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = DataDir::open(dir.path()).unwrap().log_id();
+        let path = dir.path().join(IDENTITY);
+        let now = fs::read_to_string(&path).unwrap();
+        fs::write(&path, now.replace("\"format\":2", "\"format\":1")).unwrap();
+        assert_eq!(DataDir::open(dir.path()).unwrap().log_id(), log);
+        assert_eq!(fs::read_to_string(&path).unwrap(), now);
+    }
+
+    #[test]
     fn a_second_one_is_told_to_wait_its_turn() {
         let dir = tempfile::tempdir().unwrap();
         let held = DataDir::open(dir.path()).unwrap();
@@ -366,7 +392,7 @@ mod tests {
     /// Each row puts files there; what is said of them, or nothing if it opens.
     #[test]
     fn what_is_there_decides() {
-        let newer = br#"{"format":2,"name":"x"}"#.as_slice();
+        let newer = br#"{"format":3,"name":"x"}"#.as_slice();
         type Files<'a> = &'a [(&'a str, &'a [u8])];
         let rows: &[(Files<'_>, Option<&str>)] = &[
             (&[], None),
@@ -376,12 +402,13 @@ mod tests {
             (&[("lock", b""), ("x", b"x")], Some("is not an Acta data directory: it holds `x`")),
             (&[("HEAD", b"x")], Some("acta.json is missing")),
             (&[("log-1/db", b"x")], Some("acta.json is missing")),
+            (&[("commit-7", b"x")], Some("acta.json is missing")),
             (&[("content/ab/x", b"x"), ("lock", b"")], Some("acta.json is missing")),
             (&[("log/db", b"x"), ("x", b"x")], Some("acta.json is missing")),
             (&[("acta.json", b"{")], Some("acta.json in")),
             (&[("acta.json", b"")], Some("is malformed")),
             (&[("acta.json", b"{\"format\":1,\"log_id\":\"x\"}")], Some("is malformed")),
-            (&[("acta.json", newer)], Some("has format 2; this version of Acta reads format 1")),
+            (&[("acta.json", newer)], Some("has format 3; this version of Acta reads format 2")),
         ];
         for (files, expected) in rows {
             let dir = tempfile::tempdir().unwrap();

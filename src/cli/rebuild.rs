@@ -212,7 +212,9 @@ fn copy_log(data: &Path) -> Result<TempDir> {
         let name = entry.file_name();
         let of_the_log = name == "acta.json"
             || name == "HEAD"
-            || name.to_str().is_some_and(|name| name.starts_with("log-"));
+            || name
+                .to_str()
+                .is_some_and(|name| name.starts_with("log-") || name.starts_with("commit-"));
         if of_the_log {
             copy(&entry.path(), &dir.path().join(&name))
                 .with_context(|| format!("{} cannot be copied", entry.path().display()))?;

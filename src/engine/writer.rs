@@ -22,6 +22,9 @@ use std::{
 /// The pause between two attempts to open the log again, at most.
 const RECOVERY_PAUSE_MAX: Duration = Duration::from_secs(10);
 
+/// The pause between two looks whether writes that were refused would go through by now.
+const PROBE_EVERY: Duration = Duration::from_millis(500);
+
 /// So few answers are given at once, without a detour.
 const ANSWERS_GIVEN_HERE: usize = 4;
 
@@ -60,9 +63,9 @@ impl<C: Clock> Writer<C> {
     pub(super) fn run(mut self) {
         while !self.closing || !self.backlog.is_empty() {
             if self.backlog.is_empty() {
-                match self.queue.recv() {
-                    Ok(message) => self.take(message),
-                    Err(mpsc::RecvError) => return,
+                match self.wait() {
+                    Some(message) => self.take(message),
+                    None => return,
                 }
             }
             // Everything that has come meanwhile goes into the same batch.
@@ -76,6 +79,24 @@ impl<C: Clock> Writer<C> {
                 self.begin_checkpoint();
             }
         }
+    }
+
+    /// The next message; none at the end. While writes are refused, it is looked now and then
+    /// whether they still would be: nobody gives commands to a service that is not ready.
+    fn wait(&self) -> Option<Message> {
+        while self.shared.health() == Health::Refusing {
+            match self.queue.recv_timeout(PROBE_EVERY) {
+                Ok(message) => return Some(message),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    if self.shared.log.journal().probe().is_ok() {
+                        tracing::info!("the storage takes writes again");
+                        self.shared.set_health(Health::Ready);
+                    }
+                }
+            }
+        }
+        self.queue.recv().ok()
     }
 
     fn take(&mut self, message: Message) {

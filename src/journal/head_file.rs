@@ -6,13 +6,14 @@
 //! offset 0      slot
 //! offset 4096   slot
 //!
-//! slot  magic "ACTH" · format u16 · 0 u16 · writes u64 · log id [16] · store u32 · 0 u32
+//! slot  magic "ACTH" · format u16 · 0 u16 · writes u64 · log id [16] · store u32 · syncing u32
 //!       · last sequence u64 · block digest [32] · SHA-256 of all that [32]
 //! ```
 //!
 //! Big-endian. The slots are written in turn, `writes` counting up, so that a torn write
 //! damages only the newer one; they lie in different pages for the same reason. `store` is
-//! the number of the directory that holds the log.
+//! the number of the directory that holds the store; `syncing` is 1 while that is being made
+//! durable, so that a process that ends meanwhile leaves word of it.
 //!
 //! A slot is written after each durable append and before its acknowledgement, so a crash of
 //! the process loses nothing of it. It is synced within about a second, and at close. **What
@@ -85,12 +86,14 @@ pub(crate) struct Entry {
     pub(crate) log: LogId,
     pub(crate) store: u32,
     pub(crate) head: Head,
+    /// The store was being made durable, and it is not known whether that succeeded.
+    pub(super) syncing: bool,
     writes: u64,
 }
 
 impl Entry {
     pub(crate) fn new(log: LogId, store: u32, head: Head) -> Self {
-        Self { log, store, head, writes: 1 }
+        Self { log, store, head, syncing: false, writes: 1 }
     }
 
     fn encode(&self) -> [u8; SLOT_BYTES] {
@@ -101,7 +104,7 @@ impl Entry {
         body.extend_from_slice(&self.writes.to_be_bytes());
         body.extend_from_slice(self.log.0.as_bytes());
         body.extend_from_slice(&self.store.to_be_bytes());
-        body.extend_from_slice(&[0; 4]);
+        body.extend_from_slice(&u32::from(self.syncing).to_be_bytes());
         body.extend_from_slice(&self.head.seq.0.to_be_bytes());
         body.extend_from_slice(&self.head.block.0);
         let checksum = sha256(&[&body]);
@@ -127,6 +130,7 @@ impl Entry {
             log: LogId(Uuid::from_slice(&body[16..32]).ok()?),
             store: u32::try_from(number(32, 4)).ok()?,
             head: Head { seq: Sequence(number(40, 8)), block },
+            syncing: number(36, 4) != 0,
             writes: number(8, 8),
         })
     }
@@ -209,11 +213,7 @@ impl HeadFile {
     /// Writes the next slot. An error of an earlier sync is returned here, before writing.
     pub(super) fn write(&mut self, head: Head) -> io::Result<()> {
         let first = self.last.head.seq == Sequence::ZERO;
-        let entry = Entry { head, writes: self.last.writes + 1, ..self.last };
-        let offset = SLOT_OFFSETS[usize::from(entry.writes % 2 == 1)];
-        self.shared.check()?;
-        self.shared.file.write_all_at(&entry.encode(), offset)?;
-        self.last = entry;
+        self.write_slot(Entry { head, writes: self.last.writes + 1, ..self.last })?;
         if first {
             return self.shared.file.sync_data();
         }
@@ -222,6 +222,20 @@ impl HeadFile {
             state.dirty = true;
             self.shared.changed.notify_one();
         }
+        Ok(())
+    }
+
+    /// Says whether the store is being made durable. Not synced: it is word for the next
+    /// process. After a power loss what is read is what is on the disk.
+    pub(super) fn mark_syncing(&mut self, syncing: bool) -> io::Result<()> {
+        self.write_slot(Entry { syncing, writes: self.last.writes + 1, ..self.last })
+    }
+
+    fn write_slot(&mut self, entry: Entry) -> io::Result<()> {
+        let offset = SLOT_OFFSETS[usize::from(entry.writes % 2 == 1)];
+        self.shared.check()?;
+        self.shared.file.write_all_at(&entry.encode(), offset)?;
+        self.last = entry;
         Ok(())
     }
 

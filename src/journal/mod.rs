@@ -10,12 +10,16 @@
 //!            ▲ read(after 2) begins with the block that holds 3
 //! ```
 
+mod commit_file;
 #[cfg(test)]
 mod conformance;
 pub(crate) mod head_file;
+mod keeper;
 mod memory;
 mod panics;
+mod pending;
 mod sled;
+mod sled_copy;
 #[cfg(test)]
 mod sled_damage;
 mod sled_store;
@@ -110,6 +114,12 @@ pub trait Journal: Send + Sync + 'static {
     /// The end of what is known to be durable. Does not block for long.
     fn head(&self) -> Head;
 
+    /// After [`Refusal::Storage`] or [`Refusal::Behind`]: whether an append would go through by
+    /// now. Writes no record.
+    fn probe(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     /// After [`AppendError::Unknown`]: finds out what is there, makes it durable on storage
     /// whose syncs have not failed, and returns the head. May take long, and may be repeated
     /// until it succeeds.
@@ -162,6 +172,15 @@ pub enum Refusal {
     /// An earlier append ended in `Unknown`.
     #[error("an earlier write has an unknown outcome; recover the log first")]
     RecoverFirst,
+    /// There was no room for it, or the storage refused before anything was written.
+    #[error("the storage refused: {why}")]
+    Storage {
+        /// What it said.
+        why: String,
+    },
+    /// What was appended before has to reach the store first.
+    #[error("the store is too far behind")]
+    Behind,
     /// The journal was closed.
     #[error("the log is closed")]
     Closed,

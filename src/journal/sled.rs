@@ -1,14 +1,27 @@
-//! The log in sled, one value per block, with a HEAD file beside it.
+//! The log in sled, one value per block, behind commit files and with a HEAD file beside it.
 //!
-//! An append inserts, flushes, syncs, writes HEAD, and only then is seen by readers or
-//! acknowledged. The store is not trusted: opening verifies the last records and compares
-//! with HEAD, reading verifies what it returns. The records of a log that was opened are
-//! therefore either what was written, or an error that names them.
+//! ```text
+//! append ── frame in a commit file, fdatasync ── HEAD ── visible, acknowledged
+//!                                                           │
+//!                                  keeper ── sled ── once per commit file: flush, fdatasync
+//! ```
+//!
+//! **Invariant.** Every block up to the head is durable in a commit file or in the store; a
+//! commit file is written again only when all of its blocks are durable in the store.
+//!
+//! Neither is trusted: opening verifies the last records and compares with HEAD, reading
+//! verifies what it returns. The records of a log that was opened are therefore either what was
+//! written, or an error that names them.
 
 use super::{
     AppendError, CloseError, EncodedBlock, Head, Journal, ReadError, ReadLimits, RecoverError,
     Refusal, check_blocks,
+    commit_file::{self, CommitError, CommitFiles},
     head_file::{self, Entry, HeadError, HeadFile},
+    keeper::Keeper,
+    panics::Fault,
+    pending::{Pending, View},
+    sled_copy::{Durable, copy, remove_other_stores, remove_store, store_name, verify},
     sled_store::{Disk, RealDisk, Store, StoreError},
     walk::{Walk, damaged},
 };
@@ -17,7 +30,6 @@ use acta_events::{LogId, Sequence, block::Block};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use std::{
-    fs::{self, File},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -27,10 +39,10 @@ use std::{
 /// How many records before HEAD are verified when the log is opened. Older ones are when they
 /// are read.
 pub(super) const VERIFIED_RECORDS: u64 = 65_536;
-/// A copy of the log is flushed whenever it has grown by this much.
-const COPY_FLUSH_BYTES: usize = 4 * 1024 * 1024;
-/// How long recovering and closing wait for an append to return.
+/// How long recovering and closing wait for an append to return, or for the keeper's step.
 const WRITER_WAIT: Duration = Duration::from_secs(10);
+/// How long an append waits for the store to catch up.
+const STORE_WAIT: Duration = Duration::from_secs(10);
 
 /// The log cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -60,20 +72,19 @@ pub enum OpenError {
     Io(#[from] io::Error),
 }
 
-/// A journal in a data directory. Locks are taken in the order of the fields.
+/// A journal in a data directory. The writer's lock is taken before any lock of the keeper.
 pub struct SledJournal {
     dir: PathBuf,
     log: LogId,
     disk: Arc<dyn Disk>,
     writer: Mutex<Writer>,
-    /// None while it is being reopened, and after closing.
-    store: RwLock<Option<Arc<Store>>>,
+    keeper: Keeper,
     head: RwLock<Head>,
 }
 
 struct Writer {
     state: WriterState,
-    head_file: HeadFile,
+    commits: CommitFiles,
     /// The highest number that was given to a store.
     store_number: u32,
 }
@@ -103,34 +114,21 @@ impl SledJournal {
         if entry.log != log {
             return Err(HeadError::Foreign { found: entry.log, expected: log }.into());
         }
-        let durable = entry.head;
-        let mut number = entry.store;
-        let mut store = open_store(dir, entry, &disk)?;
-        let end = verify(&store, log, durable, verified_records).map_err(OpenError::Damaged)?;
-        if end != durable {
-            // The process ended between a sync and HEAD, or that sync failed. If it failed,
-            // what is read now may be in memory only and a further sync would not write it,
-            // so it is copied to storage whose syncs are known.
-            number += 1;
-            remove_store(dir, number)?;
-            store = copy_store(&store, log, durable, &dir.join(store_name(number)), &disk)
-                .map_err(|error| match error {
-                    RecoverError::Damaged(damage) => OpenError::Damaged(damage),
-                    other => io::Error::other(other.to_string()).into(),
-                })?
-                .0;
-        }
+        let (store, number, end) = settle(dir, entry, &disk, verified_records)?;
         let entry = Entry::new(log, number, end);
         head_file::replace(dir, entry)?;
         remove_other_stores(dir, number);
-        let head_file = HeadFile::open(dir, entry)?;
-        let writer = Writer { state: WriterState::Open, head_file, store_number: number };
+        commit_file::remove(dir)?;
+        let commits = CommitFiles::new(dir, Arc::clone(&disk))?;
+        let keeper = Keeper::start(store, HeadFile::open(dir, entry)?)?;
+        keeper.begin_again(end.seq);
+        let writer = Writer { state: WriterState::Open, commits, store_number: number };
         Ok(Self {
             dir: dir.into(),
             log,
             disk,
             writer: Mutex::new(writer),
-            store: RwLock::new(Some(Arc::new(store))),
+            keeper,
             head: RwLock::new(end),
         })
     }
@@ -139,45 +137,102 @@ impl SledJournal {
     /// `after`; none at the end. For whoever verifies them and measures that alone; where
     /// something is wrong with them, [`Journal::read`] tells what.
     pub fn stored(&self, after: Sequence, blocks: usize) -> Result<Vec<Bytes>, ReadError> {
-        let Some(store) = self.live_store() else {
-            return Err(ReadError::Io { why: "the log is closed or being recovered".into() });
-        };
+        let Some(store) = self.keeper.live_store() else { return Err(closed()) };
+        let view = View { store: &store, pending: &self.keeper.pending };
         let wanted = after.next();
         let fault = |fault| damaged(wanted, self.head().seq.max(wanted), fault);
         if after >= self.head().seq {
             return Ok(Vec::new());
         }
-        let floor = store.floor(wanted).map_err(fault)?;
+        let floor = view.floor(wanted).map_err(fault)?;
         let mut next = floor.map_or(wanted, |(first, _)| first);
         let mut found = Vec::new();
         while found.len() < blocks {
-            let Some((first, bytes)) = store.ceiling(next).map_err(fault)? else { break };
+            let Some((first, bytes)) = view.ceiling(next).map_err(fault)? else { break };
             found.push(bytes);
             next = first.next();
         }
         Ok(found)
     }
 
-    fn live_store(&self) -> Option<Arc<Store>> {
-        self.store.read().clone()
+    #[cfg(test)]
+    pub(super) fn store_fault(&self) -> Option<String> {
+        self.keeper.fault()
+    }
+
+    /// What closing a commit file does.
+    #[cfg(test)]
+    pub(super) fn ask_for_sync(&self) {
+        self.keeper.tell(Some(self.head().seq));
+    }
+
+    /// Makes room in the commit files, if they wait for the store.
+    fn make_room(&self, writer: &mut Writer) -> Result<(), AppendError> {
+        if let Some(why) = self.keeper.fault() {
+            // Nothing of this append was written, but only a recovery leads on from here.
+            writer.state = WriterState::Unknown;
+            return Err(AppendError::Unknown { why });
+        }
+        let synced = self.keeper.synced();
+        writer.commits.reclaim(synced);
+        if writer.commits.must_wait() {
+            self.keeper.wait_beyond(synced, STORE_WAIT);
+            writer.commits.reclaim(self.keeper.synced());
+        }
+        if writer.commits.must_wait() {
+            return Err(AppendError::Refused(Refusal::Behind));
+        }
+        Ok(())
+    }
+
+    /// Brings the store up to date with everything that was acknowledged, or copies all of it
+    /// to another. The keeper stands still.
+    fn settle_store(&self, writer: &mut Writer, head: Head) -> Result<u32, RecoverError> {
+        let entry = self.keeper.head_file.lock().entry();
+        if self.keeper.fault().is_none()
+            && let Some(store) = self.keeper.live_store()
+        {
+            match self.keeper.take_over(&store).and_then(|()| self.keeper.sync(&store)) {
+                Ok(()) => return Ok(entry.store),
+                // Should this be tried again, then not on a store that has failed.
+                Err(fault) => self.keeper.give_up(&fault),
+            }
+        }
+        // A number is never used twice: HEAD may name a store although replacing it failed.
+        writer.store_number += 1;
+        let number = writer.store_number;
+        let durable = Durable { head, at_least: head.seq };
+        let store = self.copy_live(entry, number, durable)?;
+        *self.keeper.store.write() = Some(Arc::new(store));
+        self.keeper.pending.write().clear();
+        Ok(number)
     }
 
     /// Copies the log to a store of its own, from the live one if that can still be read, else
     /// from what opening its files again finds.
-    fn copy_live(&self, entry: Entry, number: u32) -> Result<(Store, Head), RecoverError> {
+    fn copy_live(
+        &self,
+        entry: Entry,
+        number: u32,
+        durable: Durable,
+    ) -> Result<Store, RecoverError> {
         let target = self.dir.join(store_name(number));
-        let copy = |from: &Store| copy_store(from, self.log, entry.head, &target, &self.disk);
-        match self.live_store().map(|store| copy(&store)) {
+        let copy = |from: &Store| {
+            let view = View { store: from, pending: &self.keeper.pending };
+            copy(&view, self.log, durable, &target, &self.disk, VERIFIED_RECORDS)
+                .map(|(store, _)| store)
+        };
+        match self.keeper.live_store().map(|store| copy(&store)) {
             Some(Err(RecoverError::Damaged(_))) | None => {}
             Some(result) => return self.kept_or_removed(result, number),
         }
-        *self.store.write() = None;
+        *self.keeper.store.write() = None;
         remove_store(&self.dir, number)
             .map_err(|error| RecoverError::Io { why: error.to_string() })?;
         let reopened = open_store(&self.dir, entry, &self.disk)
             .map_err(|error| RecoverError::Io { why: error.to_string() })?;
         let reopened = Arc::new(reopened);
-        *self.store.write() = Some(Arc::clone(&reopened));
+        *self.keeper.store.write() = Some(Arc::clone(&reopened));
         self.kept_or_removed(copy(&reopened), number)
     }
 
@@ -207,14 +262,24 @@ impl Journal for SledJournal {
             return Err(AppendError::Conflict { head });
         }
         let end = check_blocks(head, blocks).map_err(AppendError::Refused)?;
-        let store = self.live_store().ok_or(AppendError::Refused(Refusal::Closed))?;
-        let written = write_blocks(&store, blocks)
-            .and_then(|()| writer.head_file.write(end).map_err(|error| error.to_string()));
-        if let Err(why) = written {
+        self.make_room(&mut writer)?;
+        let closed = match writer.commits.write(blocks) {
+            Ok(closed) => closed,
+            Err(CommitError::Refused(error)) => {
+                return Err(AppendError::Refused(Refusal::Storage { why: error.to_string() }));
+            }
+            Err(CommitError::Unknown(error)) => {
+                writer.state = WriterState::Unknown;
+                return Err(AppendError::Unknown { why: error.to_string() });
+            }
+        };
+        if let Err(error) = self.keeper.head_file.lock().write(end) {
             writer.state = WriterState::Unknown;
-            return Err(AppendError::Unknown { why });
+            return Err(AppendError::Unknown { why: error.to_string() });
         }
+        self.keeper.pending.write().add(blocks.iter().cloned());
         *self.head.write() = end;
+        self.keeper.tell(closed);
         Ok(end)
     }
 
@@ -223,10 +288,9 @@ impl Journal for SledJournal {
         if after >= head.seq {
             return Ok(Vec::new());
         }
-        let Some(store) = self.live_store() else {
-            return Err(ReadError::Io { why: "the log is closed or being recovered".into() });
-        };
-        let mut walk = Walk::new(&store, self.log, after.next(), head.seq);
+        let Some(store) = self.keeper.live_store() else { return Err(closed()) };
+        let view = View { store: &store, pending: &self.keeper.pending };
+        let mut walk = Walk::new(&view, self.log, after.next(), head.seq);
         let mut blocks = Vec::new();
         let mut bytes = 0_usize;
         loop {
@@ -256,6 +320,23 @@ impl Journal for SledJournal {
         *self.head.read()
     }
 
+    fn probe(&self) -> Result<(), Refusal> {
+        let mut writer = self.writer.lock();
+        match writer.state {
+            WriterState::Open => {}
+            WriterState::Unknown => return Err(Refusal::RecoverFirst),
+            WriterState::Closed => return Err(Refusal::Closed),
+        }
+        writer.commits.reclaim(self.keeper.synced());
+        if writer.commits.must_wait() {
+            return Err(Refusal::Behind);
+        }
+        writer.commits.probe().map_err(|error| Refusal::Storage { why: error.to_string() })
+    }
+
+    /// What was acknowledged is in memory, in the store or in both, so it is made durable in the
+    /// store. The frame of an append that ended in `Unknown` is removed with its file before
+    /// anything else is written: that append did not happen.
     fn recover(&self) -> Result<Head, RecoverError> {
         let mut writer = self.writer.try_lock_for(WRITER_WAIT).ok_or(RecoverError::Busy)?;
         match writer.state {
@@ -264,44 +345,110 @@ impl Journal for SledJournal {
             WriterState::Unknown => {}
         }
         let io = |error: io::Error| RecoverError::Io { why: error.to_string() };
-        // A number is never used twice: HEAD may name a store although replacing it failed.
-        writer.store_number += 1;
-        let number = writer.store_number;
-        let (store, end) = self.copy_live(writer.head_file.entry(), number)?;
-        let entry = Entry::new(self.log, number, end);
+        let _still = self.keeper.stand_still(WRITER_WAIT).ok_or(RecoverError::Busy)?;
+        let head = self.head();
+        let number = self.settle_store(&mut writer, head)?;
+        let entry = Entry::new(self.log, number, head);
         head_file::replace(&self.dir, entry).map_err(io)?;
-        writer.head_file = HeadFile::open(&self.dir, entry).map_err(io)?;
-        *self.store.write() = Some(Arc::new(store));
-        *self.head.write() = end;
-        writer.state = WriterState::Open;
+        *self.keeper.head_file.lock() = HeadFile::open(&self.dir, entry).map_err(io)?;
+        writer.commits.discard().map_err(io)?;
         remove_other_stores(&self.dir, number);
-        Ok(end)
+        self.keeper.begin_again(head.seq);
+        writer.state = WriterState::Open;
+        Ok(head)
     }
 
     fn close(&self) -> Result<(), CloseError> {
+        let failed = |why: String| CloseError { why };
         let Some(mut writer) = self.writer.try_lock_for(WRITER_WAIT) else {
-            return Err(CloseError { why: "an append is still under way".into() });
+            return Err(failed("an append is still under way".into()));
         };
         if writer.state == WriterState::Closed {
             return Ok(());
         }
+        let sound = writer.state == WriterState::Open && self.keeper.fault().is_none();
         writer.state = WriterState::Closed;
-        let store = self.store.write().take();
+        let Some(_still) = self.keeper.stand_still(WRITER_WAIT) else {
+            return Err(failed("the store is still being written".into()));
+        };
+        let store = self.keeper.store.write().take();
+        let settled = match &store {
+            Some(store) if sound => {
+                let done = self.keeper.take_over(store).and_then(|()| self.keeper.sync(store));
+                let done = done.map_err(|fault| fault.to_string());
+                done.and_then(|()| writer.commits.discard().map_err(|error| error.to_string()))
+            }
+            // The commit files are there for the next start.
+            _ => Ok(()),
+        };
         drop(store);
-        writer.head_file.sync().map_err(|error| CloseError { why: error.to_string() })
+        let synced = self.keeper.head_file.lock().sync().map_err(|error| error.to_string());
+        settled.and(synced).map_err(failed)
     }
 }
 
-/// From the first insert on, an error says nothing about what will be found later.
-fn write_blocks(store: &Store, blocks: &[EncodedBlock]) -> Result<(), String> {
-    for block in blocks {
-        store.insert(block.first, &block.bytes).map_err(|fault| fault.to_string())?;
-    }
-    store.sync().map_err(|fault| fault.to_string())
+fn closed() -> ReadError {
+    ReadError::Io { why: "the log is closed or being recovered".into() }
 }
 
-fn store_name(number: u32) -> String {
-    format!("log-{number}")
+/// Makes one durable store out of what was left: the store, and blocks in commit files. Returns it
+/// with its number and the end of the log.
+fn settle(
+    dir: &Path,
+    entry: Entry,
+    disk: &Arc<dyn Disk>,
+    verified_records: u64,
+) -> Result<(Store, u32, Head), OpenError> {
+    let log = entry.log;
+    let mut left = Pending::default();
+    left.add(commit_file::load(dir)?);
+    let durable = Durable::new(entry.head, left.last());
+    let store = open_store(dir, entry, disk)?;
+    let left = RwLock::new(left);
+    let view = View { store: &store, pending: &left };
+    let end = verify(&view, log, durable, verified_records).map_err(OpenError::Damaged)?;
+    if !entry.syncing && end.seq <= durable.at_least {
+        take_over(dir, entry, &store, &left)?;
+        return Ok((store, entry.store, end));
+    }
+    // The process ended while the store was being synced, or the store has what nobody wrote
+    // down elsewhere. If a sync failed, what is read now may be in memory only and a further
+    // sync would not write it, so it is copied to storage whose syncs are known.
+    let number = entry.store + 1;
+    remove_store(dir, number)?;
+    let target = dir.join(store_name(number));
+    let (copied, end) = copy(&view, log, durable, &target, disk, VERIFIED_RECORDS).map_err(
+        |error| match error {
+            RecoverError::Damaged(damage) => OpenError::Damaged(damage),
+            other => io::Error::other(other.to_string()).into(),
+        },
+    )?;
+    drop(store);
+    Ok((copied, number, end))
+}
+
+/// Puts blocks into the store that it does not have, and makes all of it durable: what it has
+/// need not be, since frames are kept until it is.
+fn take_over(
+    dir: &Path,
+    entry: Entry,
+    store: &Store,
+    left: &RwLock<Pending>,
+) -> Result<(), OpenError> {
+    if left.read().is_empty() {
+        return Ok(());
+    }
+    let failed = |fault: Fault| OpenError::Io(io::Error::other(fault.to_string()));
+    let oldest = || left.read().oldest();
+    while let Some(block) = oldest() {
+        let has = store.ceiling(block.first).map_err(failed)?;
+        if has.is_none_or(|(first, bytes)| first != block.first || bytes != block.bytes) {
+            store.insert(block.first, &block.bytes).map_err(failed)?;
+        }
+        left.write().remove(block.first);
+    }
+    HeadFile::open(dir, entry)?.mark_syncing(true)?;
+    store.sync().map_err(failed)
 }
 
 fn open_store(dir: &Path, entry: Entry, disk: &Arc<dyn Disk>) -> Result<Store, OpenError> {
@@ -317,84 +464,4 @@ fn open_store(dir: &Path, entry: Entry, disk: &Arc<dyn Disk>) -> Result<Store, O
         StoreError::Engine(fault) => OpenError::Engine { head: durable, why: fault.to_string() },
         StoreError::Io(error) => OpenError::Io(error),
     })
-}
-
-/// Follows the chain from some way before HEAD to the end, and returns where that is.
-fn verify(store: &Store, log: LogId, durable: Head, records: u64) -> Result<Head, ReadError> {
-    let from = Sequence(durable.seq.0.saturating_sub(records)).next();
-    follow(store, log, from, durable, |_, _| Ok(()))
-}
-
-/// Follows the chain from the block with `from` to the end, through the durable head.
-fn follow<E: From<ReadError>>(
-    store: &Store,
-    log: LogId,
-    from: Sequence,
-    durable: Head,
-    mut visit: impl FnMut(&Block, &[u8]) -> Result<(), E>,
-) -> Result<Head, E> {
-    let mut walk = Walk::new(store, log, from, durable.seq);
-    let mut end = Head::empty(log);
-    while let Some((block, stored)) = walk.step()? {
-        let (first, last) = (block.first(), block.last());
-        let holds_head = first <= durable.seq && durable.seq <= last;
-        if holds_head && (last, block.digest) != (durable.seq, durable.block) {
-            let why = "the block is not the one that HEAD names; this is another history";
-            return Err(damaged(first, last, why).into());
-        }
-        visit(&block, &stored)?;
-        end = Head { seq: last, block: block.digest };
-    }
-    Ok(end)
-}
-
-/// Copies the whole log to a fresh store and makes it durable there.
-fn copy_store(
-    from: &Store,
-    log: LogId,
-    durable: Head,
-    target: &Path,
-    disk: &Arc<dyn Disk>,
-) -> Result<(Store, Head), RecoverError> {
-    let io = |why: String| RecoverError::Io { why };
-    let store = Store::open(target, true, Arc::clone(disk))
-        .map_err(|error| io(format!("the copy: {error:?}")))?;
-    let mut unsynced = 0;
-    let end = follow(from, log, Sequence(1), durable, |block, stored| {
-        store.insert(block.first(), stored).map_err(|fault| io(fault.to_string()))?;
-        unsynced += stored.len();
-        if unsynced >= COPY_FLUSH_BYTES {
-            unsynced = 0;
-            store.sync().map_err(|fault| io(fault.to_string()))?;
-        }
-        Ok::<_, RecoverError>(())
-    })?;
-    store.sync().map_err(|fault| io(fault.to_string()))?;
-    // What was written is what is read, or it is not taken into use.
-    if verify(&store, log, end, VERIFIED_RECORDS)? != end {
-        return Err(io("the copy does not end where the original does".into()));
-    }
-    Ok((store, end))
-}
-
-fn remove_store(dir: &Path, number: u32) -> io::Result<()> {
-    match fs::remove_dir_all(dir.join(store_name(number))) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => File::open(dir)?.sync_all(),
-    }
-}
-
-/// Removes stores that HEAD does not name: copies that were not finished, or the original of
-/// one that was. What cannot be removed now is tried again at the next start.
-fn remove_other_stores(dir: &Path, current: u32) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let number = name.to_str().and_then(|name| name.strip_prefix("log-")?.parse::<u32>().ok());
-        if let Some(number) = number.filter(|number| *number != current)
-            && let Err(error) = remove_store(dir, number)
-        {
-            tracing::warn!(%error, number, "a store that is no longer used was not removed");
-        }
-    }
 }

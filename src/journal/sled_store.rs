@@ -41,8 +41,12 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 pub(super) trait Disk: Send + Sync {
     /// Called before each block is given to the engine.
     fn before_insert(&self) -> io::Result<()>;
-    /// Makes the file durable.
-    fn sync_data(&self, file: &File) -> io::Result<()>;
+    /// Makes the engine's file durable.
+    fn sync_store(&self, file: &File) -> io::Result<()>;
+    /// Called before anything of a frame is written.
+    fn before_commit(&self) -> io::Result<()>;
+    /// Makes a commit file durable.
+    fn sync_commit(&self, file: &File) -> io::Result<()>;
 }
 
 /// The disk itself.
@@ -53,7 +57,15 @@ impl Disk for RealDisk {
         Ok(())
     }
 
-    fn sync_data(&self, file: &File) -> io::Result<()> {
+    fn sync_store(&self, file: &File) -> io::Result<()> {
+        file.sync_data()
+    }
+
+    fn before_commit(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_commit(&self, file: &File) -> io::Result<()> {
         file.sync_data()
     }
 }
@@ -131,7 +143,7 @@ impl Store {
     /// Makes everything that was inserted survive a power loss.
     pub(super) fn sync(&self) -> Result<(), Fault> {
         self.call(|db| db.flush())?;
-        self.disk.sync_data(&self.file).map_err(|error| Fault::Error(error.to_string()))
+        self.disk.sync_store(&self.file).map_err(|error| Fault::Error(error.to_string()))
     }
 
     /// The first block at or after a sequence, with its key.

@@ -2,20 +2,25 @@
 //! sled does on its own.
 
 use super::{
-    AppendError, EncodedBlock, Head, HeadError, Journal, OpenError, RecoverError, Refusal,
-    SledJournal, head_file,
+    AppendError, EncodedBlock, Head, HeadError, Journal, OpenError, ReadError, RecoverError,
+    Refusal, SledJournal,
+    commit_file::{self, CommitFiles},
+    head_file,
     sled::VERIFIED_RECORDS,
-    sled_store::Disk,
+    sled_damage::copy_dir,
+    sled_store::{Disk, RealDisk},
     test_blocks::{ALL, append_each, assert_same, block_after, blocks_after, end_of, log},
 };
 use crate::data_dir::DataDir;
-use acta_events::{LogId, Sequence, Timestamp};
+use acta_events::{LogId, Sequence, Timestamp, block::Block};
 use parking_lot::Mutex;
 use std::{
     fs::{self, File},
     io,
     path::PathBuf,
     sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -49,11 +54,13 @@ fn stores(data: &DataDir) -> Vec<String> {
     names
 }
 
-/// Which of the next calls fail: inserts and syncs are counted down to it.
+/// Which of the next calls fail: each kind is counted down to it.
 #[derive(Default)]
-struct FailingDisk {
-    inserts_left: Mutex<Option<u32>>,
-    syncs_left: Mutex<Option<u32>>,
+pub(super) struct FailingDisk {
+    pub(super) inserts_left: Mutex<Option<u32>>,
+    store_syncs_left: Mutex<Option<u32>>,
+    commits_left: Mutex<Option<u32>>,
+    commit_syncs_left: Mutex<Option<u32>>,
 }
 
 fn count_down(left: &Mutex<Option<u32>>) -> io::Result<()> {
@@ -72,73 +79,254 @@ impl Disk for FailingDisk {
         count_down(&self.inserts_left)
     }
 
-    fn sync_data(&self, file: &File) -> io::Result<()> {
-        count_down(&self.syncs_left)?;
+    fn sync_store(&self, file: &File) -> io::Result<()> {
+        count_down(&self.store_syncs_left)?;
+        file.sync_data()
+    }
+
+    fn before_commit(&self) -> io::Result<()> {
+        count_down(&self.commits_left)
+    }
+
+    fn sync_commit(&self, file: &File) -> io::Result<()> {
+        count_down(&self.commit_syncs_left)?;
         file.sync_data()
     }
 }
 
-/// The append reported `Unknown`; all of it, some of it or nothing is there. Either way the
-/// log goes on from what was found, on a store of its own.
+/// Opens on a disk that can be told to fail, and writes five of eight blocks.
+fn begun(data: &DataDir) -> (Arc<FailingDisk>, SledJournal, Vec<EncodedBlock>) {
+    let disk = Arc::new(FailingDisk::default());
+    let journal = SledJournal::open_on(data, disk.clone(), VERIFIED_RECORDS).unwrap();
+    let written = blocks_after(journal.head(), 8, 500);
+    append_each(&journal, &written[..5]);
+    (disk, journal, written)
+}
+
+fn wait_for_fault(journal: &SledJournal) {
+    let begun = Instant::now();
+    while journal.store_fault().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "the keeper has not noticed");
+        thread::yield_now();
+    }
+}
+
+/// Opens what is there and reads it.
+fn reread(data: &DataDir) -> Vec<Arc<Block>> {
+    SledJournal::open(data).unwrap().read(Sequence::ZERO, ALL).unwrap()
+}
+
+/// What has no room is refused before anything is written, and the next one goes through.
 #[test]
-fn after_an_unknown_outcome_the_log_goes_on_from_what_is_there() {
-    // Inserts and syncs before the failure, and how many of the three blocks are kept.
-    let rows = [(None, Some(0), 3), (Some(0), None, 0), (Some(1), None, 1), (Some(2), None, 2)];
-    for (inserts, syncs, kept) in rows {
+fn a_refused_frame_leaves_nothing_behind() {
+    let (_dir, data) = new_data();
+    let (disk, journal, written) = begun(&data);
+    let before = journal.head();
+    *disk.commits_left.lock() = Some(0);
+    for _ in 0..2 {
+        let result = journal.append(before.seq, &written[5..]);
+        let storage = matches!(result, Err(AppendError::Refused(Refusal::Storage { .. })));
+        assert!(storage, "{result:?}");
+        assert_eq!(journal.head(), before);
+        assert!(matches!(journal.probe(), Err(Refusal::Storage { .. })));
+    }
+    *disk.commits_left.lock() = None;
+    assert_eq!(journal.probe(), Ok(()));
+    append_each(&journal, &written[5..]);
+    drop(journal);
+    assert_same(&reread(&data), &written);
+}
+
+/// The sync of a frame failed, so that it may be there or not. It is made not to be: it is not
+/// found later, not even if the process ends at once, and the log goes on without it.
+#[test]
+fn a_frame_whose_sync_failed_is_taken_back() {
+    for killed in [false, true] {
         let (_dir, data) = new_data();
-        let disk = Arc::new(FailingDisk::default());
-        let journal = SledJournal::open_on(&data, disk.clone(), VERIFIED_RECORDS).unwrap();
-        let written = blocks_after(journal.head(), 8, 500);
-        append_each(&journal, &written[..5]);
+        let (disk, journal, written) = begun(&data);
         let before = journal.head();
         assert_eq!(journal.recover(), Ok(before), "there is nothing to recover from");
-
-        *disk.inserts_left.lock() = inserts;
-        *disk.syncs_left.lock() = syncs;
+        *disk.commit_syncs_left.lock() = Some(0);
         let result = journal.append(before.seq, &written[5..]);
         assert!(matches!(result, Err(AppendError::Unknown { .. })), "{result:?}");
         assert_eq!(journal.head(), before);
         assert_same(&journal.read(Sequence::ZERO, ALL).unwrap(), &written[..5]);
         let next = journal.append(before.seq, &written[5..]);
         assert_eq!(next, Err(AppendError::Refused(Refusal::RecoverFirst)));
+        *disk.commit_syncs_left.lock() = None;
+        assert_eq!(journal.recover(), Ok(before));
+        assert_eq!(commit_file::load(data.path()).unwrap().len(), 0, "no trace of the frame");
+        assert_same(&journal.read(Sequence::ZERO, ALL).unwrap(), &written[..5]);
+        if killed {
+            drop(journal);
+            assert_same(&reread(&data), &written[..5]);
+            continue;
+        }
+        // Another history from here on.
+        let other = block_after(before, 4, 9);
+        append_each(&journal, std::slice::from_ref(&other));
+        drop(journal);
+        let found = reread(&data);
+        assert_eq!(found[found.len() - 1].digest, other.digest);
+    }
+}
+
+/// The store failed behind acknowledged appends: inserts, or its sync. All of them are there after
+/// the recovery, on a store of its own, and after the next start.
+#[test]
+fn a_store_that_failed_is_not_gone_on_with() {
+    // Inserts and syncs of the store before the failure.
+    for (inserts, syncs) in [(Some(0), None), (Some(2), None), (None, Some(0))] {
+        let (_dir, data) = new_data();
+        let (disk, journal, written) = begun(&data);
+        *disk.inserts_left.lock() = inserts;
+        *disk.store_syncs_left.lock() = syncs;
+        // As one, since the keeper may notice before a second one comes.
+        journal.append(journal.head().seq, &written[5..]).unwrap();
+        let before = journal.head();
+        if syncs.is_some() {
+            journal.ask_for_sync();
+        }
+        wait_for_fault(&journal);
+        let next = block_after(before, 1, 0);
+        let result = journal.append(before.seq, std::slice::from_ref(&next));
+        assert!(matches!(result, Err(AppendError::Unknown { .. })), "{result:?}");
         for _ in 0..2 {
             let result = journal.recover();
             assert!(matches!(result, Err(RecoverError::Io { .. })), "{result:?}");
             assert_eq!(stores(&data), ["log-1"], "an incomplete copy is removed");
-            assert_same(&journal.read(Sequence::ZERO, ALL).unwrap(), &written[..5]);
+            assert_same(&journal.read(Sequence::ZERO, ALL).unwrap(), &written);
         }
-
         *disk.inserts_left.lock() = None;
-        *disk.syncs_left.lock() = None;
-        let found = journal.recover().unwrap();
-        assert_eq!(found, end_of(&written[4 + kept]));
-        assert_eq!(journal.head(), found);
-        assert_same(&journal.read(Sequence::ZERO, ALL).unwrap(), &written[..5 + kept]);
-        append_each(&journal, &written[5 + kept..]);
+        *disk.store_syncs_left.lock() = None;
+        assert_eq!(journal.recover(), Ok(before));
+        assert_same(&journal.read(Sequence::ZERO, ALL).unwrap(), &written);
+        append_each(&journal, std::slice::from_ref(&next));
         assert_ne!(stores(&data), ["log-1"], "the storage that failed is not gone on with");
         drop(journal);
-        let journal = SledJournal::open(&data).unwrap();
-        assert_same(&journal.read(Sequence::ZERO, ALL).unwrap(), &written);
+        assert_eq!(reread(&data).len(), 9);
     }
 }
 
-/// The sync failed, then the process ended. What the next one reads may be in memory only,
-/// and its own sync would succeed without writing it. So it must not go on with that file.
+/// The sync of the store failed, then the process ended. What the next one reads of the store may
+/// be in memory only, and its own sync would succeed without writing it.
 #[test]
-fn blocks_beyond_head_are_copied_before_they_count() {
+fn a_process_that_ended_while_its_store_was_synced_leaves_word_of_it() {
+    let (_dir, data) = new_data();
+    let (disk, journal, written) = begun(&data);
+    *disk.store_syncs_left.lock() = Some(0);
+    journal.ask_for_sync();
+    wait_for_fault(&journal);
+    drop(journal);
+    assert_same(&reread(&data), &written[..5]);
+    assert_eq!(stores(&data), ["log-2"]);
+    assert_same(&reread(&data), &written[..5]);
+    assert_eq!(stores(&data), ["log-2"], "once is enough");
+}
+
+/// Acknowledged, not in the store, and the process ends: the frames are all there is.
+#[test]
+fn blocks_that_the_store_never_got_are_in_the_commit_files() {
     let (_dir, data) = new_data();
     let disk = Arc::new(FailingDisk::default());
     let journal = SledJournal::open_on(&data, disk.clone(), VERIFIED_RECORDS).unwrap();
-    let written = blocks_after(journal.head(), 6, 0);
-    append_each(&journal, &written[..5]);
-    *disk.syncs_left.lock() = Some(0);
-    journal.append(journal.head().seq, &written[5..]).unwrap_err();
+    *disk.inserts_left.lock() = Some(2);
+    let written = blocks_after(journal.head(), 8, 500);
+    append_each(&journal, &written[..2]);
+    let end = journal.append(journal.head().seq, &written[2..]).unwrap();
+    wait_for_fault(&journal);
+    drop(journal);
+    assert_eq!(head_file::read(data.path()).unwrap().head, end);
+    assert_same(&reread(&data), &written);
+    assert_eq!(commit_file::load(data.path()).unwrap().len(), 0, "the store has them now");
+    assert_same(&reread(&data), &written);
+}
+
+/// A frame that was synced, but the process ended before HEAD was written.
+#[test]
+fn frames_beyond_head_count() {
+    let (_dir, data) = new_data();
+    let (_disk, journal, written) = begun(&data);
+    let behind = head_file::read(data.path()).unwrap();
+    journal.append(journal.head().seq, &written[5..]).unwrap();
+    drop(journal);
+    head_file::replace(data.path(), behind).unwrap();
+    assert_same(&reread(&data), &written);
+    assert_eq!(head_file::read(data.path()).unwrap().head, end_of(&written[7]));
+}
+
+/// Damage of the files that hold what the store has not got yet: either all is there, because a
+/// copy was elsewhere, or the log is refused and the missing sequences are named.
+#[test]
+fn damage_of_a_commit_file_is_noticed() {
+    let written = blocks_after(Head::empty(log()), 9, 900);
+    let (_dir, data) = closed_log(&written[..2]);
+    let mut frames = CommitFiles::new(data.path(), Arc::new(RealDisk)).unwrap();
+    for block in &written[2..] {
+        frames.write(std::slice::from_ref(block)).unwrap();
+    }
+    let entry = head_file::Entry::new(log(), 1, end_of(&written[8]));
+    head_file::replace(data.path(), entry).unwrap();
+    let home = data.path().to_owned();
+    drop(data);
+    let whole = fs::read(home.join("commit-1")).unwrap();
+    let in_use = whole.iter().rposition(|byte| *byte != 0).unwrap();
+    let mut refused = 0;
+    for at in (0..in_use).step_by(331) {
+        let copy = tempfile::tempdir().unwrap();
+        copy_dir(&home, copy.path());
+        let mut bytes = whole.clone();
+        match at % 3 {
+            0 => bytes[at] ^= 1,
+            1 => bytes.truncate(at),
+            _ => bytes[at / 4096 * 4096..][..4096].fill(0),
+        }
+        fs::write(copy.path().join("commit-1"), bytes).unwrap();
+        let data = DataDir::open(copy.path()).unwrap();
+        match SledJournal::open(&data) {
+            Ok(journal) => assert_same(&journal.read(Sequence::ZERO, ALL).unwrap(), &written),
+            Err(OpenError::Damaged(ReadError::Damaged { first, last, .. })) => {
+                refused += 1;
+                assert!(first >= written[2].first && last <= written[8].last && first <= last);
+                // The first two blocks are in the store, and everything before the damage.
+                assert!(written.iter().any(|block| block.first == first));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(refused > 10);
+    fs::remove_file(home.join("commit-1")).unwrap();
+    let data = DataDir::open(&home).unwrap();
+    let error = open_error(&data).to_string();
+    assert!(error.contains(&format!("records {} to", written[2].first)), "{error}");
+}
+
+/// Many times what the commit files hold goes through them.
+#[test]
+fn files_are_written_again_and_again() {
+    let (_dir, data) = new_data();
+    let journal = SledJournal::open(&data).unwrap();
+    let mut count = 0;
+    while count < 16 * 4 * 5 * 3 {
+        let mut batch = Vec::new();
+        let mut end = journal.head();
+        for _ in 0..16 {
+            let block = block_after(end, 2, 32_000);
+            end = end_of(&block);
+            batch.push(block);
+        }
+        journal.append(journal.head().seq, &batch).unwrap();
+        count += 16;
+    }
+    let files = fs::read_dir(data.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let commits = files.filter(|name| name.to_str().unwrap().starts_with("commit-")).count();
+    assert!(commits <= 4, "{commits} commit files");
+    let end = journal.head();
     drop(journal);
     let journal = SledJournal::open(&data).unwrap();
-    assert_eq!(journal.head(), end_of(&written[5]));
-    assert_eq!(stores(&data), ["log-2"]);
-    assert_eq!(head_file::read(data.path()).unwrap().head, journal.head());
-    assert_same(&journal.read(Sequence::ZERO, ALL).unwrap(), &written);
+    assert_eq!(journal.head(), end);
+    let blocks = journal.read(Sequence::ZERO, ALL).unwrap();
+    assert_eq!(blocks.len(), count);
 }
 
 #[test]

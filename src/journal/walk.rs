@@ -1,7 +1,7 @@
 //! Reads blocks in order and believes none of them: each has to be where it belongs, match
 //! its digest, and follow the one before it.
 
-use super::{ReadError, sled_store::Store};
+use super::{ReadError, pending::View};
 use acta_events::LogId;
 use acta_events::{
     Digest, Sequence,
@@ -9,9 +9,9 @@ use acta_events::{
 };
 use bytes::Bytes;
 
-/// Goes through a store from a place on.
+/// Goes through a log from a place on.
 pub(super) struct Walk<'a> {
-    store: &'a Store,
+    view: &'a View<'a>,
     log: LogId,
     /// The sequence that the next block has to begin with.
     expected: Sequence,
@@ -24,18 +24,23 @@ pub(super) struct Walk<'a> {
 impl<'a> Walk<'a> {
     /// Begins with the block that holds `wanted`, as far as that can be told. The first block
     /// may end before `wanted` if the one that held it is gone; the next step then says so.
-    pub(super) fn new(store: &'a Store, log: LogId, wanted: Sequence, at_least: Sequence) -> Self {
-        let expected = match store.floor(wanted) {
+    pub(super) fn new(
+        view: &'a View<'a>,
+        log: LogId,
+        wanted: Sequence,
+        at_least: Sequence,
+    ) -> Self {
+        let expected = match view.floor(wanted) {
             Ok(Some((first, _))) => first,
             Ok(None) | Err(_) => wanted,
         };
-        Self { store, log, expected, previous: None, at_least }
+        Self { view, log, expected, previous: None, at_least }
     }
 
     /// The next block, decoded and as stored; none at the end. After an error the walk is over.
     pub(super) fn step(&mut self) -> Result<Option<(Block, Bytes)>, ReadError> {
         let expected = self.expected;
-        let (first, bytes) = match self.store.ceiling(expected) {
+        let (first, bytes) = match self.view.ceiling(expected) {
             Ok(Some(found)) => found,
             Ok(None) if expected > self.at_least => return Ok(None),
             Ok(None) => {
@@ -81,7 +86,7 @@ impl<'a> Walk<'a> {
         if before == Sequence::ZERO {
             return block.previous == genesis(self.log);
         }
-        match self.store.floor(before) {
+        match self.view.floor(before) {
             // Decoding the neighbour is for the rare case in which they disagree.
             Ok(Some((_, bytes))) if !bytes.ends_with(&block.previous.0) => {
                 !Block::decode(bytes).is_ok_and(|neighbour| neighbour.last() == before)
@@ -92,7 +97,7 @@ impl<'a> Walk<'a> {
 
     /// The last sequence before the next block after a damaged one.
     fn until_next(&self, first: Sequence) -> Sequence {
-        match self.store.ceiling(first.next()) {
+        match self.view.ceiling(first.next()) {
             Ok(Some((next, _))) => Sequence(next.0.saturating_sub(1)),
             Ok(None) => self.at_least.max(first),
             Err(_) => self.unreadable_until(first.next()),
@@ -111,7 +116,7 @@ impl<'a> Walk<'a> {
             if probe > end.0 {
                 return end;
             }
-            match self.store.ceiling(Sequence(probe)) {
+            match self.view.ceiling(Sequence(probe)) {
                 Ok(Some(_)) => break probe,
                 Ok(None) => return end,
                 Err(_) => bad = probe,
@@ -120,12 +125,12 @@ impl<'a> Walk<'a> {
         };
         while good - bad > 1 {
             let middle = bad + (good - bad) / 2;
-            match self.store.ceiling(Sequence(middle)) {
+            match self.view.ceiling(Sequence(middle)) {
                 Ok(Some(_)) => good = middle,
                 _ => bad = middle,
             }
         }
-        match self.store.ceiling(Sequence(good)) {
+        match self.view.ceiling(Sequence(good)) {
             Ok(Some((next, _))) => Sequence(next.0.saturating_sub(1)),
             _ => end,
         }

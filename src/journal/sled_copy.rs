@@ -1,0 +1,127 @@
+//! Following a log from block to block, and copying it to a store of its own.
+
+use super::{
+    Head, ReadError, RecoverError,
+    pending::View,
+    sled_store::{Disk, Store},
+    walk::{Walk, damaged},
+};
+use acta_events::{LogId, Sequence, block::Block};
+use parking_lot::RwLock;
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+    sync::Arc,
+};
+
+/// A copy is flushed whenever it has grown by this much.
+const COPY_FLUSH_BYTES: usize = 4 * 1024 * 1024;
+
+/// What a log has to hold at least.
+#[derive(Clone, Copy)]
+pub(super) struct Durable {
+    /// What HEAD says.
+    pub(super) head: Head,
+    /// The last sequence that is known of, at or beyond that.
+    pub(super) at_least: Sequence,
+}
+
+impl Durable {
+    pub(super) fn new(head: Head, pending: Option<Sequence>) -> Self {
+        Self { head, at_least: head.seq.max(pending.unwrap_or(Sequence::ZERO)) }
+    }
+}
+
+/// Follows the chain from some way before HEAD to the end, and returns where that is.
+pub(super) fn verify(
+    view: &View<'_>,
+    log: LogId,
+    durable: Durable,
+    records: u64,
+) -> Result<Head, ReadError> {
+    let from = Sequence(durable.head.seq.0.saturating_sub(records)).next();
+    follow(view, log, from, durable, |_, _| Ok(()))
+}
+
+/// Follows the chain from the block with `from` to the end, through the durable head.
+fn follow<E: From<ReadError>>(
+    view: &View<'_>,
+    log: LogId,
+    from: Sequence,
+    durable: Durable,
+    mut visit: impl FnMut(&Block, &[u8]) -> Result<(), E>,
+) -> Result<Head, E> {
+    let head = durable.head;
+    let mut walk = Walk::new(view, log, from, durable.at_least);
+    let mut end = Head::empty(log);
+    while let Some((block, stored)) = walk.step()? {
+        let (first, last) = (block.first(), block.last());
+        let holds_head = first <= head.seq && head.seq <= last;
+        if holds_head && (last, block.digest) != (head.seq, head.block) {
+            let why = "the block is not the one that HEAD names; this is another history";
+            return Err(damaged(first, last, why).into());
+        }
+        visit(&block, &stored)?;
+        end = Head { seq: last, block: block.digest };
+    }
+    Ok(end)
+}
+
+/// Copies the whole log to a fresh store and makes it durable there.
+pub(super) fn copy(
+    from: &View<'_>,
+    log: LogId,
+    durable: Durable,
+    target: &Path,
+    disk: &Arc<dyn Disk>,
+    verified_records: u64,
+) -> Result<(Store, Head), RecoverError> {
+    let io = |why: String| RecoverError::Io { why };
+    let store = Store::open(target, true, Arc::clone(disk))
+        .map_err(|error| io(format!("the copy: {error:?}")))?;
+    let mut unsynced = 0;
+    let end = follow(from, log, Sequence(1), durable, |block, stored| {
+        store.insert(block.first(), stored).map_err(|fault| io(fault.to_string()))?;
+        unsynced += stored.len();
+        if unsynced >= COPY_FLUSH_BYTES {
+            unsynced = 0;
+            store.sync().map_err(|fault| io(fault.to_string()))?;
+        }
+        Ok::<_, RecoverError>(())
+    })?;
+    store.sync().map_err(|fault| io(fault.to_string()))?;
+    // What was written is what is read, or it is not taken into use.
+    let copied = View { store: &store, pending: &RwLock::default() };
+    let there = Durable { head: end, at_least: end.seq };
+    if verify(&copied, log, there, verified_records)? != end {
+        return Err(io("the copy does not end where the original does".into()));
+    }
+    Ok((store, end))
+}
+
+pub(super) fn store_name(number: u32) -> String {
+    format!("log-{number}")
+}
+
+pub(super) fn remove_store(dir: &Path, number: u32) -> io::Result<()> {
+    match fs::remove_dir_all(dir.join(store_name(number))) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => File::open(dir)?.sync_all(),
+    }
+}
+
+/// Removes stores that HEAD does not name: copies that were not finished, or the original of
+/// one that was. What cannot be removed now is tried again at the next start.
+pub(super) fn remove_other_stores(dir: &Path, current: u32) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("log-")?.parse::<u32>().ok());
+        if let Some(number) = number.filter(|number| *number != current)
+            && let Err(error) = remove_store(dir, number)
+        {
+            tracing::warn!(%error, number, "a store that is no longer used was not removed");
+        }
+    }
+}
