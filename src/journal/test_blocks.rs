@@ -19,8 +19,17 @@ pub(crate) fn log() -> LogId {
 
 fn record(seq: Sequence, content_bytes: usize) -> Record {
     let content = (content_bytes > 0).then(|| {
-        // Differs from place to place, so that bytes that were moved about are noticed.
-        let bytes: Vec<u8> = (0..content_bytes as u64).map(|n| (n * 31 + seq.0) as u8).collect();
+        // Differs from place to place, so that bytes that were moved about are noticed, and does
+        // not compress.
+        let mut noise = seq.0 ^ 0x9e37_79b9_7f4a_7c15;
+        let bytes: Vec<u8> = (0..content_bytes)
+            .map(|_| {
+                noise ^= noise << 13;
+                noise ^= noise >> 7;
+                noise ^= noise << 17;
+                noise as u8
+            })
+            .collect();
         Content::new([seq.0 as u8; 16], MediaType::Text, bytes.into()).to_stored()
     });
     let event = match content {
