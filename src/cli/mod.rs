@@ -21,6 +21,7 @@ mod key;
 mod lifecycle;
 mod log;
 mod ls;
+mod manifest;
 mod output;
 mod progress;
 mod rebuild;
@@ -30,6 +31,7 @@ mod runtime;
 mod send;
 mod serve;
 pub mod serve_args;
+mod serve_manifest;
 mod short_ids;
 mod show;
 mod spawn;
@@ -154,6 +156,9 @@ pub(crate) enum Command {
     /// Act on the service's own runtime
     #[command(subcommand)]
     Runtime(runtime::RuntimeCommand),
+    /// Check the file that says what workers can be made from
+    #[command(subcommand)]
+    Manifest(manifest::ManifestCommand),
     /// Print a script that completes commands in a shell
     Completions(completions::CompletionsArgs),
 }
@@ -212,6 +217,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             let data = args.data.clone().unwrap_or_default();
             replay::run_stopped(&args, &data, &mut connection.stdout())
         }
+        Command::Manifest(command) => {
+            let mut out = connection.stdout();
+            manifest::run(&command, &mut out)?;
+            out.flush()
+        }
         Command::Completions(args) => completions::run(&args, &mut connection.stdout()),
         Command::Verify(args) => match args.url()? {
             None => verify::run(&args, &mut connection.stdout()),
@@ -266,6 +276,7 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         | Command::Rebuild(_)
         | Command::Verify(_)
         | Command::Key(_)
+        | Command::Manifest(_)
         | Command::Completions(_) => Ok(()),
     }
 }

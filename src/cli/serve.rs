@@ -3,6 +3,7 @@
 use super::{
     credentials::{OPERATOR_TOKEN_FILE, Secret, ServiceNote},
     serve_args::{LogFormat, ServeArgs, Store},
+    serve_manifest::{Watch, Watched, registration},
 };
 use crate::{
     audit::{self, LogKey, Notary, NotaryOwner, Tree},
@@ -19,7 +20,7 @@ use crate::{
     log::{Contents, Log},
     manifest::Manifest,
 };
-use acta_events::{HostId, HostRegistered, LogId, RuntimeRegistered, sha256};
+use acta_events::{HostId, HostRegistered, LogId, sha256};
 use anyhow::{Context as _, Result, anyhow};
 use parking_lot::RwLock;
 use std::{
@@ -56,8 +57,16 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
         .context("the engine could not be started")?;
     let manifest = manifest(&args);
     let (host, registered) = this_host();
-    announce(&args, &engine, &manifest, registered).await?;
+    let label = args.display_name.clone().unwrap_or_else(|| "Embedded worker runtime".into());
+    announce(&args, &engine, &label, &manifest, registered).await?;
     let manifest = Arc::new(RwLock::new(Arc::new(manifest)));
+    let watch = Watch::start(Watched {
+        path: Manifest::locate(args.manifest.as_deref()),
+        manifest: Arc::clone(&manifest),
+        engine: engine.handle(),
+        runtime: args.runtime_id.clone(),
+        label,
+    });
     let dispatch = DispatchOwner::start(Surroundings {
         log: Arc::clone(&opened.log),
         engine: engine.handle(),
@@ -95,6 +104,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     tracing::info!(reason, "stopping");
     shutdown.begin();
     server.await.context("the server ended in a panic")?;
+    watch.close().await;
     dispatch.close().await;
     if let Some(reads) = reads_owner {
         reads.close().await;
@@ -202,19 +212,14 @@ fn manifest(args: &ServeArgs) -> Manifest {
 async fn announce(
     args: &ServeArgs,
     engine: &Engine,
+    label: &str,
     manifest: &Manifest,
     host: HostRegistered,
 ) -> Result<()> {
     let runtime = args.runtime_id.clone();
-    let label = args.display_name.clone().unwrap_or_else(|| "Embedded worker runtime".into());
-    let registered = RuntimeRegistered {
-        kind: "embedded_worker_runtime".into(),
-        label,
-        templates: manifest.templates(),
-    };
     let commands = [
         Command::StartService { acta: env!("CARGO_PKG_VERSION").into() },
-        Command::RegisterRuntime { runtime: runtime.clone(), registered },
+        registration(&runtime, label, manifest),
         Command::RegisterHost { runtime, registered: host },
     ];
     for command in commands {

@@ -39,4 +39,5 @@ mod observe_ends;
 mod observe_log;
 mod observe_snapshot;
 mod observe_worker;
+mod registry_manifest;
 mod tidy;
