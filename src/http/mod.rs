@@ -22,6 +22,7 @@ mod query;
 mod reads;
 mod record_json;
 mod registry;
+mod registry_workers;
 mod runtime;
 mod server;
 mod session;
@@ -181,7 +182,10 @@ pub fn router(surface: Arc<Surface>) -> Router {
         .route("/v1/config-bundles/{id}/availability", get(bundles::availability))
         .route("/v1/runtimes", get(registry::runtimes))
         .route("/v1/runtimes/{runtime_id}", get(registry::runtime))
+        .route("/v1/runtimes/{runtime_id}/workers", get(registry_workers::of_runtime))
+        .route("/v1/runtimes/{runtime_id}/workers/{worker_id}", get(registry_workers::show))
         .route("/v1/hosts", get(registry::hosts))
+        .route("/v1/hosts/{host_id}/workers", get(registry_workers::of_host))
         .route("/v1/events", get(events::list))
         .route("/v1/events/ws", get(events_ws::open))
         .route("/v1/cursors", get(cursors::list))

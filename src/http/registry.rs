@@ -5,21 +5,21 @@ use crate::{
     auth::Permission,
     error::{Code, Rejection},
 };
-use acta_events::{HostId, RuntimeId};
+use acta_events::{HostId, RuntimeId, Timestamp};
 use acta_projections::{HostState, Projections, RuntimeState, RuntimeStatus};
 use axum::{Json, extract::State, http::Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 #[derive(Deserialize)]
-struct PageQuery {
+pub(super) struct PageQuery {
     limit: Option<usize>,
-    after: Option<String>,
-    at: Option<String>,
+    pub(super) after: Option<String>,
+    pub(super) at: Option<String>,
 }
 
 impl PageQuery {
-    fn limit(&self, app: &App) -> Reply<usize> {
+    pub(super) fn limit(&self, app: &App) -> Reply<usize> {
         let limit = self.limit.unwrap_or(app.limits.list_items);
         if limit <= app.limits.list_items {
             return Ok(limit);
@@ -44,6 +44,8 @@ fn host_shape(id: &HostId, host: &HostState) -> Value {
         "kind": host.kind,
         "status": "online",
         "observed_at": host.registered_at,
+        // It is the machine that answers.
+        "last_seen_at": Timestamp(jiff::Timestamp::now().as_microsecond()),
         "capabilities": {"os": host.os, "arch": host.arch},
         "diagnostics": [],
     })
@@ -58,6 +60,12 @@ fn runtime_shape(projections: &Projections, id: &RuntimeId, runtime: &RuntimeSta
         "label": runtime.label,
         "kind": runtime.kind,
         "status": runtime.status,
+        "source": {
+            "kind": "embedded_worker_runtime",
+            "status": "active",
+            "identity_authority": "runtime_registry_projection",
+            "note": "this service runs the workers as its own child processes",
+        },
         "host_ids": host_ids,
         "templates": runtime.templates,
         "capabilities": {
@@ -69,8 +77,16 @@ fn runtime_shape(projections: &Projections, id: &RuntimeId, runtime: &RuntimeSta
             "can_accept_input": running,
             "can_stream_events": true,
             "can_read_bounded_transcript": true,
+            "has_workspace_fs": false,
+            "has_shell": false,
+            "has_git": false,
+            "supports_worktrees": false,
+            "supports_backend_internal_tools": true,
             "workspace_scope": "backend_internal",
             "local_pod_inspection": "not_applicable",
+            "max_workers": null,
+            "os": std::env::consts::OS,
+            "arch": std::env::consts::ARCH,
         },
         "diagnostics": [],
     })

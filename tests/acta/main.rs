@@ -40,4 +40,5 @@ mod observe_log;
 mod observe_snapshot;
 mod observe_worker;
 mod registry_manifest;
+mod registry_workers;
 mod tidy;
