@@ -22,6 +22,7 @@ mod query;
 mod reads;
 mod record_json;
 mod registry;
+mod registry_operations;
 mod registry_workers;
 mod runtime;
 mod server;
@@ -184,6 +185,7 @@ pub fn router(surface: Arc<Surface>) -> Router {
         .route("/v1/runtimes/{runtime_id}", get(registry::runtime))
         .route("/v1/runtimes/{runtime_id}/workers", get(registry_workers::of_runtime))
         .route("/v1/runtimes/{runtime_id}/workers/{worker_id}", get(registry_workers::show))
+        .merge(registry_operations())
         .route("/v1/hosts", get(registry::hosts))
         .route("/v1/hosts/{host_id}/workers", get(registry_workers::of_host))
         .route("/v1/events", get(events::list))
@@ -206,4 +208,13 @@ pub fn router(surface: Arc<Surface>) -> Router {
         .route("/readyz", get(health::readyz))
         .layer(middleware::from_fn_with_state(Arc::clone(&surface), access::check_host))
         .with_state(surface)
+}
+
+fn registry_operations() -> Router<App> {
+    let at = |name: &str| format!("/v1/runtimes/{{runtime_id}}/workers/{{worker_id}}/{name}");
+    Router::new()
+        .route(&at("input"), post(registry_operations::input))
+        .route(&at("stop"), post(registry_operations::stop))
+        .route(&at("cancel"), post(registry_operations::cancel))
+        .route(&at("transcript"), get(registry_operations::transcript))
 }

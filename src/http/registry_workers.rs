@@ -172,7 +172,7 @@ pub(super) async fn show(
     Ok(Json(json!({ "worker": worker_shape(&state, runtime_runs) })))
 }
 
-fn unknown_runtime(runtime: &RuntimeId) -> Rejection {
+pub(super) fn unknown_runtime(runtime: &RuntimeId) -> Rejection {
     let message = format!("there is no runtime `{runtime}`; `acta ls runtimes` lists them");
     Rejection::new(Code::UnknownRuntime, message)
 }

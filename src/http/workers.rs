@@ -16,7 +16,7 @@ use crate::{
     create_request::CreateRequest,
     error::{Code, Rejection},
 };
-use acta_events::{Event, InputKind, MediaType, Revision, Sequence, Version, WorkerRef};
+use acta_events::{Event, InputKind, MediaType, Record, Revision, Sequence, Version, WorkerRef};
 use acta_projections::WorkerStatus;
 use axum::{
     Json,
@@ -29,6 +29,7 @@ use bytes::Bytes;
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// The mark of an answer that was given before.
 pub(super) const REPLAYED: &str = "idempotent-replayed";
@@ -143,6 +144,14 @@ struct InputRequest {
     content: String,
 }
 
+/// An input that was accepted.
+pub(super) struct AcceptedInput {
+    pub(super) replayed: bool,
+    pub(super) record: Arc<Record>,
+    pub(super) item: u64,
+    pub(super) revision: Revision,
+}
+
 #[derive(Serialize)]
 struct InputAck<'a> {
     worker_ref: &'a WorkerRef,
@@ -170,30 +179,46 @@ pub(super) async fn input(
     let worker = query::own_worker(&app, &id)?;
     let around = Around::of(&request)?;
     let input: InputRequest = body::json(&app, request).await?;
-    if input.content.trim().is_empty() {
-        return Err(Rejection::invalid("`content` is blank; say something"));
-    }
-    check_content(&app, input.content.as_bytes())?;
-    let bytes = Bytes::from(input.content);
-    let content = app.log.keep(MediaType::Text, bytes.clone()).await?;
-    let key = around.key(&input.kind, Some((&bytes, content.digest)))?;
-    let command = Command::Input { worker: worker.clone(), kind: input.kind, content };
-    let command = query::command(caller.0.actor.clone(), around, key, command);
-    let ack = app.engine.submit(command).await?;
-    let Ack::Recorded { first, replayed } = ack else { return Err(unexpected()) };
-    let Event::WorkerInputAccepted(accepted) = &first.header.event else {
-        return Err(unexpected());
-    };
+    let accepted = give(&caller, &app, &worker, around, input.kind, input.content).await?;
+    let seq = accepted.record.seq();
     let ack = InputAck {
         worker_ref: &worker,
         status: WorkerStatus::Running,
         transcript_sequence: accepted.item,
-        event_id: first.seq(),
-        version: first.header.version,
+        event_id: seq,
+        version: accepted.record.header.version,
         revision: accepted.revision,
-        sequence: first.seq(),
+        sequence: seq,
     };
-    Ok(answer(replayed, Acked { ack }))
+    Ok(answer(accepted.replayed, Acked { ack }))
+}
+
+/// Gives a worker an input, whichever surface it came by.
+pub(super) async fn give(
+    caller: &Caller,
+    app: &App,
+    worker: &WorkerRef,
+    around: Around,
+    kind: InputKind,
+    content: String,
+) -> Reply<AcceptedInput> {
+    if content.trim().is_empty() {
+        return Err(Rejection::invalid("`content` is blank; say something"));
+    }
+    check_content(app, content.as_bytes())?;
+    let bytes = Bytes::from(content);
+    let content = app.log.keep(MediaType::Text, bytes.clone()).await?;
+    let key = around.key(&kind, Some((&bytes, content.digest)))?;
+    let command = Command::Input { worker: worker.clone(), kind, content };
+    let command = query::command(caller.0.actor.clone(), around, key, command);
+    let Ack::Recorded { first, replayed } = app.engine.submit(command).await? else {
+        return Err(unexpected());
+    };
+    let Event::WorkerInputAccepted(accepted) = &first.header.event else {
+        return Err(unexpected());
+    };
+    let (item, revision) = (accepted.item, accepted.revision);
+    Ok(AcceptedInput { replayed, record: first, item, revision })
 }
 
 #[derive(Default, Deserialize)]
@@ -242,11 +267,24 @@ async fn end(
     let worker = query::own_worker(&app, id)?;
     let around = Around::of(&request)?;
     let asked: LifecycleRequest = body::optional_json(&app, request).await?;
-    let bytes = asked.reason.map(Bytes::from);
+    let ack = finish(&caller, &app, &worker, around, asked.reason, how).await?;
+    lifecycle_ack(worker, ack)
+}
+
+/// Ends a worker for good, whichever surface that was asked by.
+pub(super) async fn finish(
+    caller: &Caller,
+    app: &App,
+    worker: &WorkerRef,
+    around: Around,
+    reason: Option<String>,
+    how: WorkerStatus,
+) -> Reply<Ack> {
+    let bytes = reason.map(Bytes::from);
     let reason = match &bytes {
         None => None,
         Some(bytes) => {
-            check_content(&app, bytes)?;
+            check_content(app, bytes)?;
             Some(app.log.keep(MediaType::Text, bytes.clone()).await?)
         }
     };
@@ -258,8 +296,7 @@ async fn end(
         _ => Command::Stop { worker: of, reason },
     };
     let command = query::command(caller.0.actor.clone(), around, key, command);
-    let ack = app.engine.submit(command).await?;
-    lifecycle_ack(worker, ack)
+    app.engine.submit(command).await
 }
 
 fn lifecycle_ack(worker_ref: WorkerRef, ack: Ack) -> Reply<Response> {
@@ -291,14 +328,15 @@ struct TranscriptQuery {
     at: Option<String>,
 }
 
+/// A page of a transcript.
 #[derive(Serialize)]
-struct Transcript {
-    worker_ref: WorkerRef,
-    start: u64,
-    limit: usize,
-    total_items: u64,
-    items: Vec<TranscriptItem>,
-    next_start: Option<u64>,
+pub(super) struct Transcript {
+    pub(super) worker_ref: WorkerRef,
+    pub(super) start: u64,
+    pub(super) limit: usize,
+    pub(super) total_items: u64,
+    pub(super) items: Vec<TranscriptItem>,
+    pub(super) next_start: Option<u64>,
 }
 
 /// A page of what was said.
@@ -310,7 +348,12 @@ pub(super) async fn transcript(
 ) -> Reply<Json<Value>> {
     caller.may(Permission::ReadWorkers)?;
     let worker = query::own_worker(&app, &id)?;
-    let query: TranscriptQuery = query::query(&uri)?;
+    Ok(Json(json!({ "transcript": page(&app, worker, &uri).await? })))
+}
+
+/// The page that a query asks for.
+pub(super) async fn page(app: &App, worker: WorkerRef, uri: &Uri) -> Reply<Transcript> {
+    let query: TranscriptQuery = query::query(uri)?;
     let limit = query.limit.unwrap_or(app.limits.transcript_items);
     if limit > app.limits.transcript_items {
         let message = format!(
@@ -319,21 +362,20 @@ pub(super) async fn transcript(
         );
         return Err(Rejection::new(Code::LimitTooLarge, message));
     }
-    let at = past::parse(&app, query.at.as_deref()).await?;
-    let state = past::worker(&app, &worker, at).await?;
+    let at = past::parse(app, query.at.as_deref()).await?;
+    let state = past::worker(app, &worker, at).await?;
     let through = match at {
         At::Now => app.log.head().max(state.last_seq),
         At::Sequence(seq) => seq,
     };
-    let items = snapshot::items(&app, &state, query.start, limit, through).await?;
+    let items = snapshot::items(app, &state, query.start, limit, through).await?;
     let end = query.start.saturating_add(items.len() as u64);
-    let transcript = Transcript {
+    Ok(Transcript {
         worker_ref: worker,
         start: query.start,
         limit,
         total_items: state.items,
         next_start: (end < state.items).then_some(end),
         items,
-    };
-    Ok(Json(json!({ "transcript": transcript })))
+    })
 }

@@ -88,3 +88,44 @@ async fn what_is_unknown_or_no_identifier_is_told_apart() {
         service.get(path).await.refused(status, code);
     }
 }
+
+#[tokio::test]
+async fn operations_answer_with_a_state_and_diagnostics() {
+    let service = Service::start().await;
+    let id = service.spawn("echo").await;
+    let at = |name: &str| format!("{OWN}/{id}/{name}");
+    let accepted = service.post_keyed(&at("input"), "k1", &json!({"content": "hello"})).await.ok();
+    assert_eq!((&accepted["state"], &accepted["diagnostics"]), (&json!("accepted"), &json!([])));
+    assert_eq!(accepted["transcript_sequence"], 1);
+    let again = service.post_keyed(&at("input"), "k1", &json!({"content": "hello"})).await;
+    assert_eq!(again.header("idempotent-replayed"), "true");
+    assert_eq!(again.ok(), accepted);
+    service.rests(&id, 2).await;
+    let said = service.get(&at("transcript?limit=1")).await.ok();
+    assert_eq!((&said["total_items"], &said["next_start"]), (&json!(2), &json!(1)));
+    assert_eq!(said["items"][0]["content"], "hello");
+    assert_eq!(said["items"][0]["event_id"], accepted["event_id"]);
+    let rest = service.get(&at("transcript?start=1")).await.ok();
+    assert_eq!(rest["items"].as_array().unwrap().len(), 1);
+    assert!(rest.get("next_start").is_none(), "left out at the end");
+
+    let blank = service.post(&at("input"), &json!({"content": " "})).await.ok();
+    assert_eq!(blank["state"], "rejected");
+    assert_eq!(blank["diagnostics"][0]["code"], "embedded_runtime_invalid_request");
+    assert_eq!(blank["diagnostics"][0]["severity"], "error");
+    let forced = service.post(&at("stop"), &json!({"mode": "force"})).await.ok();
+    assert_eq!(forced["state"], "unsupported");
+    assert_eq!(forced["diagnostics"][0]["code"], "worker_stop_pending");
+    for _ in 0..2 {
+        let stopped = service.post(&at("stop"), &json!({"mode": "graceful"})).await.ok();
+        assert_eq!(stopped["state"], "accepted");
+    }
+    let late = service.post(&at("input"), &json!({"content": "late"})).await.ok();
+    assert_eq!(late["state"], "rejected");
+    let (unknown, none) = (format!("{OWN}/w-1/input"), "/v1/runtimes/nope/workers/w-1/input");
+    let body = json!({"content": "x"});
+    service.post(&unknown, &body).await.refused(404, "unknown_worker");
+    service.post(none, &body).await.refused(404, "unknown_runtime");
+    service.get(&format!("{OWN}/w-1/transcript")).await.refused(404, "unknown_worker");
+    service.post(&at("input"), &json!({"content": 5})).await.refused(400, "invalid_json");
+}
