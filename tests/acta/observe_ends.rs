@@ -9,6 +9,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::{fs, time::Duration};
 
+/// How long an observer may leave its frames unread.
+const OBSERVER_IDLE: Duration = Duration::from_millis(300);
+
 /// Between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
@@ -72,13 +75,17 @@ async fn an_observer_that_does_not_read_is_closed_with_its_resume_cursor() {
         "name": "flood",
         "exec": {"argv": ["sh", "-c", flood], "mode": "per_input"},
     }));
-    let options = Options::default().manifest(manifest).arg("--observer-idle-ms=300");
+    let idle = format!("--observer-idle-ms={}", OBSERVER_IDLE.as_millis());
+    let options = Options::default().manifest(manifest).arg(idle);
     let service = options.start().await;
     let worker = service.spawn("flood").await;
     let mut slow = service.watch(&format!("{}?after=0", path(&worker))).await;
     service.input(&worker, "go").await;
     service.run_state(&worker, "busy").await;
     service.run_state(&worker, "idle").await;
+    // Not reading for longer than the limit is what this is about. All of the output may have been
+    // printed faster than that.
+    tokio::time::sleep(4 * OBSERVER_IDLE).await;
     let mut frames = Vec::new();
     let reason = loop {
         match slow.next().await {

@@ -53,10 +53,14 @@ impl Socket {
         }
     }
 
-    /// The next thing that comes.
+    /// The next thing that comes. Pings are none and do not prolong the wait.
     pub async fn next(&mut self) -> Incoming {
+        soon("a WebSocket message", self.next_but_pings()).await
+    }
+
+    async fn next_but_pings(&mut self) -> Incoming {
         loop {
-            match soon("a WebSocket message", self.0.next()).await {
+            match self.0.next().await {
                 None | Some(Err(_)) => return Incoming::End,
                 Some(Ok(Message::Text(text))) => {
                     return Incoming::Frame(serde_json::from_str(&text).unwrap());
