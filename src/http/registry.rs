@@ -5,7 +5,7 @@ use crate::{
     auth::Permission,
     error::{Code, Rejection},
 };
-use acta_events::{HostId, RuntimeId, Timestamp};
+use acta_events::{HostId, RuntimeId};
 use acta_projections::{HostState, Projections, RuntimeState, RuntimeStatus};
 use axum::{Json, extract::State, http::Uri};
 use serde::Deserialize;
@@ -44,8 +44,8 @@ fn host_shape(id: &HostId, host: &HostState) -> Value {
         "kind": host.kind,
         "status": "online",
         "observed_at": host.registered_at,
-        // It is the machine that answers.
-        "last_seen_at": Timestamp(jiff::Timestamp::now().as_microsecond()),
+        // As the log knows it: a view as of a sequence is the same whenever it is asked for.
+        "last_seen_at": host.registered_at,
         "capabilities": {"os": host.os, "arch": host.arch},
         "diagnostics": [],
     })
