@@ -7,12 +7,14 @@
 //! ```text
 //! <data>/commit-<n>    frames, each at a multiple of 4096
 //!
-//! frame   magic "ACTC" · format u16 · blocks u16 · bytes u32 · CRC-32 u32 · first sequence u64
+//! frame   magic "ACTC" · format u16 · blocks u16 · bytes u32 · CRC-32 u32 · n u64
 //!         · blocks × (length u32 · block) · zeros up to a multiple of 4096
 //! ```
 //!
 //! Big-endian. `bytes` counts what follows the 24 bytes of the frame's head, without the zeros;
-//! the CRC covers all of the frame but itself and the zeros.
+//! the CRC covers all of the frame but itself and the zeros. `n` is random and stands in the name of
+//! the file too: what an author of content made to look like a frame, and comes to lie where one
+//! could begin, does not know it.
 //!
 //! **Invariants.** A page that was synced is not written again before its blocks are durable in
 //! the store, so a torn write can damage only a frame that nobody was told of. A file is
@@ -56,6 +58,7 @@ pub(super) enum CommitError {
 #[derive(Debug)]
 struct Open {
     file: File,
+    number: u64,
     /// Where the next frame goes.
     used: u64,
     /// Up to where there are zeros or frames.
@@ -72,24 +75,20 @@ pub(super) struct CommitFiles {
     current: Option<Open>,
     closed: Vec<Open>,
     free: Vec<Open>,
-    /// A number is not used twice.
-    number: u64,
     frame: Vec<u8>,
 }
 
 impl CommitFiles {
     /// Makes no file before the first frame.
-    pub(super) fn new(dir: &Path, disk: Arc<dyn Disk>) -> io::Result<Self> {
-        let number = numbered(dir)?.last().map_or(0, |(number, _)| *number);
-        Ok(Self {
+    pub(super) fn new(dir: &Path, disk: Arc<dyn Disk>) -> Self {
+        Self {
             dir: dir.into(),
             disk,
             current: None,
             closed: Vec::new(),
             free: Vec::new(),
-            number,
             frame: Vec::new(),
-        })
+        }
     }
 
     /// Whether the next frame has to wait until the store has caught up.
@@ -107,42 +106,29 @@ impl CommitFiles {
         self.closed = closed;
     }
 
-    /// Makes blocks durable as one frame. If that closed a file, the last sequence in the file
-    /// that now waits for the store.
-    pub(super) fn write(
-        &mut self,
-        blocks: &[EncodedBlock],
-    ) -> Result<Option<Sequence>, CommitError> {
-        let mut frame = std::mem::take(&mut self.frame);
-        encode(blocks, &mut frame);
-        let result = self.write_frame(&frame, blocks.last().map_or(Sequence::ZERO, |b| b.last));
-        self.frame = frame;
-        result
+    /// The last sequence in the files that wait for the store.
+    pub(super) fn waiting(&self) -> Option<Sequence> {
+        self.closed.iter().map(|open| open.last).max()
     }
 
-    fn write_frame(
-        &mut self,
-        frame: &[u8],
-        last: Sequence,
-    ) -> Result<Option<Sequence>, CommitError> {
-        let mut closed = None;
+    /// Makes blocks durable as one frame.
+    pub(super) fn write(&mut self, blocks: &[EncodedBlock]) -> Result<(), CommitError> {
         if self.current.as_ref().is_some_and(|open| open.used >= FILE_BYTES) {
-            let open = self.current.take().expect("it was looked at");
-            closed = Some(open.last);
-            self.closed.push(open);
+            self.closed.extend(self.current.take());
         }
         if self.current.is_none() {
             self.current = Some(self.fresh().map_err(CommitError::Refused)?);
         }
         let open = self.current.as_mut().expect("it was just made");
-        let end = open.used + frame.len() as u64;
+        encode(blocks, open.number, &mut self.frame);
+        let end = open.used + self.frame.len() as u64;
         self.disk.before_commit().map_err(CommitError::Refused)?;
         open.fill(end).map_err(CommitError::Refused)?;
-        open.file.write_all_at(frame, open.used).map_err(CommitError::Unknown)?;
+        open.file.write_all_at(&self.frame, open.used).map_err(CommitError::Unknown)?;
         self.disk.sync_commit(&open.file).map_err(CommitError::Unknown)?;
         open.used = end;
-        open.last = last;
-        Ok(closed)
+        open.last = blocks.last().map_or(open.last, |block| block.last);
+        Ok(())
     }
 
     /// Makes room for a frame of the usual size ahead of time.
@@ -163,12 +149,12 @@ impl CommitFiles {
             open.used = 0;
             return Ok(open);
         }
-        self.number += 1;
-        let path = self.dir.join(format!("commit-{}", self.number));
+        let number = rand::random();
+        let path = self.dir.join(format!("commit-{number}"));
         let file =
             OpenOptions::new().create_new(true).read(true).write(true).mode(0o600).open(&path)?;
         File::open(&self.dir)?.sync_all()?;
-        Ok(Open { file, used: 0, filled: 0, last: Sequence::ZERO })
+        Ok(Open { file, number, used: 0, filled: 0, last: Sequence::ZERO })
     }
 
     /// Removes all files: whatever counts of them is durable elsewhere.
@@ -194,15 +180,14 @@ impl Open {
     }
 }
 
-fn encode(blocks: &[EncodedBlock], frame: &mut Vec<u8>) {
+fn encode(blocks: &[EncodedBlock], number: u64, frame: &mut Vec<u8>) {
     frame.clear();
     frame.extend_from_slice(MAGIC);
     frame.extend_from_slice(&FORMAT.to_be_bytes());
     let count = u16::try_from(blocks.len()).expect("a batch has few blocks");
     frame.extend_from_slice(&count.to_be_bytes());
     frame.extend_from_slice(&[0; 8]);
-    let first = blocks.first().map_or(0, |block| block.first.0);
-    frame.extend_from_slice(&first.to_be_bytes());
+    frame.extend_from_slice(&number.to_be_bytes());
     for block in blocks {
         let len = u32::try_from(block.bytes.len()).expect("a block is small");
         frame.extend_from_slice(&len.to_be_bytes());
@@ -228,9 +213,12 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 /// The blocks of the frame at the beginning of `bytes`, and its length; none if there is none
-/// that is whole.
-fn decode(bytes: &[u8]) -> Option<(Vec<EncodedBlock>, usize)> {
-    if bytes.get(..4)? != MAGIC || number::<2>(bytes, 4)? != u64::from(FORMAT) {
+/// that is whole and of this file.
+fn decode(bytes: &[u8], of: u64) -> Option<(Vec<EncodedBlock>, usize)> {
+    if bytes.get(..4)? != MAGIC
+        || number::<2>(bytes, 4)? != u64::from(FORMAT)
+        || number::<8>(bytes, 16)? != of
+    {
         return None;
     }
     let len = HEAD_BYTES + usize::try_from(number::<4>(bytes, 8)?).ok()?;
@@ -253,11 +241,11 @@ fn decode(bytes: &[u8]) -> Option<(Vec<EncodedBlock>, usize)> {
 /// it ever acknowledged, its sequences are missing from what is found.
 pub(super) fn load(dir: &Path) -> io::Result<Vec<EncodedBlock>> {
     let mut found = Vec::new();
-    for (_, path) in numbered(dir)? {
+    for (number, path) in numbered(dir)? {
         let bytes = fs::read(path)?;
         let mut at = 0;
         while at < bytes.len() {
-            match decode(&bytes[at..]) {
+            match decode(&bytes[at..], number) {
                 Some((blocks, len)) => {
                     found.extend(blocks);
                     at += len;
@@ -310,14 +298,17 @@ mod tests {
     #[test]
     fn a_file_is_written_again_only_when_its_blocks_are_in_the_store() {
         let dir = tempfile::tempdir().unwrap();
-        let mut files = CommitFiles::new(dir.path(), Arc::new(RealDisk)).unwrap();
+        let mut files = CommitFiles::new(dir.path(), Arc::new(RealDisk));
         let mut end = Head::empty(log());
         let mut closed = Vec::new();
         while !files.must_wait() {
             let block = block_after(end, 2, 31_000);
             end = end_of(&block);
             let batch = vec![block; 8];
-            closed.extend(files.write(&batch).unwrap());
+            files.write(&batch).unwrap();
+            if files.waiting() != closed.last().copied() {
+                closed.extend(files.waiting());
+            }
         }
         assert_eq!(closed.len(), CLOSED_MAX);
         assert_eq!(numbered(dir.path()).unwrap().len(), CLOSED_MAX + 1);
@@ -339,7 +330,7 @@ mod tests {
     #[test]
     fn a_frame_is_found_whole_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
-        let mut files = CommitFiles::new(dir.path(), Arc::new(RealDisk)).unwrap();
+        let mut files = CommitFiles::new(dir.path(), Arc::new(RealDisk));
         let blocks = blocks_after(Head::empty(log()), 9, 700);
         for batch in blocks.chunks(3) {
             files.write(batch).unwrap();
@@ -352,7 +343,7 @@ mod tests {
             .chunks(3)
             .map(|batch| {
                 let mut frame = Vec::new();
-                encode(batch, &mut frame);
+                encode(batch, 0, &mut frame);
                 frame.len()
             })
             .collect();
@@ -373,5 +364,42 @@ mod tests {
             fs::write(&path, &whole[..at]).unwrap();
             assert!(all.starts_with(&firsts(dir.path())), "cut at {at}");
         }
+    }
+
+    /// A content that holds a whole frame, at a place where one could begin, after damage of the
+    /// frame that it is in.
+    #[test]
+    fn what_only_looks_like_a_frame_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = CommitFiles::new(dir.path(), Arc::new(RealDisk));
+        let block = block_after(Head::empty(log()), 2, 9_000);
+        files.write(std::slice::from_ref(&block)).unwrap();
+        let (number, path) = numbered(dir.path()).unwrap()[0].clone();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[40] ^= 1;
+        for (guess, found) in [(number, 1), (number ^ 1, 0), (0, 0)] {
+            let mut forged = Vec::new();
+            encode(&[block_after(Head::empty(log()), 1, 0)], guess, &mut forged);
+            let mut bytes = bytes.clone();
+            bytes[ALIGNMENT..ALIGNMENT + forged.len()].copy_from_slice(&forged);
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(load(dir.path()).unwrap().len(), found);
+        }
+    }
+
+    /// The file that was full is known to wait, although the one after it could not be made.
+    #[test]
+    fn a_full_file_waits_also_if_the_next_append_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = CommitFiles::new(dir.path(), Arc::new(RealDisk));
+        let block = block_after(Head::empty(log()), 2, 31_000);
+        while files.current.as_ref().is_none_or(|open| open.used < FILE_BYTES) {
+            files.write(&vec![block.clone(); 16]).unwrap();
+        }
+        assert_eq!(files.waiting(), None);
+        files.dir = dir.path().join("gone");
+        let refused = files.write(std::slice::from_ref(&block));
+        assert!(matches!(refused, Err(CommitError::Refused(_))));
+        assert_eq!(files.waiting(), Some(block.last));
     }
 }

@@ -78,8 +78,7 @@ impl std::ops::Deref for Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.kept.work.lock().stop = true;
-        self.kept.changed.notify_all();
+        self.kept.stop();
         if let Some(thread) = self.thread.take() {
             // A panic there has nothing left to do for us.
             let _ = thread.join();
@@ -111,13 +110,19 @@ impl Kept {
     /// There are blocks pending, and if `sync` is given, the store is to be durable up to there.
     pub(super) fn tell(&self, sync: Option<Sequence>) {
         let mut work = self.work.lock();
-        if let Some(wanted) = sync {
-            work.wanted = work.wanted.max(wanted);
-        }
-        if work.idle || sync.is_some() {
+        let is_news = sync.is_some_and(|wanted| wanted > work.wanted);
+        work.wanted = work.wanted.max(sync.unwrap_or(Sequence::ZERO));
+        if work.idle || is_news {
             work.idle = false;
             self.changed.notify_one();
         }
+    }
+
+    /// Nothing is left to do any more.
+    pub(super) fn stop(&self) {
+        self.work.lock().stop = true;
+        self.changed.notify_all();
+        self.progress.notify_all();
     }
 
     /// Waits until the store is durable beyond `synced`, or has failed, or time is up.

@@ -119,7 +119,7 @@ impl SledJournal {
         head_file::replace(dir, entry)?;
         remove_other_stores(dir, number);
         commit_file::remove(dir)?;
-        let commits = CommitFiles::new(dir, Arc::clone(&disk))?;
+        let commits = CommitFiles::new(dir, Arc::clone(&disk));
         let keeper = Keeper::start(store, HeadFile::open(dir, entry)?)?;
         keeper.begin_again(end.seq);
         let writer = Writer { state: WriterState::Open, commits, store_number: number };
@@ -164,6 +164,40 @@ impl SledJournal {
     #[cfg(test)]
     pub(super) fn ask_for_sync(&self) {
         self.keeper.tell(Some(self.head().seq));
+    }
+
+    fn read_from(
+        &self,
+        store: &Store,
+        head: Head,
+        after: Sequence,
+        limits: ReadLimits,
+    ) -> Result<Vec<Arc<Block>>, ReadError> {
+        let view = View { store, pending: &self.keeper.pending };
+        let mut walk = Walk::new(&view, self.log, after.next(), head.seq);
+        let mut blocks = Vec::new();
+        let mut bytes = 0_usize;
+        loop {
+            let (block, stored) = match walk.step() {
+                Ok(Some(found)) => found,
+                Ok(None) => return Ok(blocks),
+                Err(_) if !blocks.is_empty() => return Ok(blocks),
+                Err(error) => return Err(error),
+            };
+            if block.last() <= after {
+                continue;
+            }
+            bytes = bytes.saturating_add(stored.len());
+            let full = blocks.len() >= limits.blocks || bytes > limits.bytes;
+            if block.first() > head.seq || (full && !blocks.is_empty()) {
+                return Ok(blocks);
+            }
+            let last = block.last();
+            blocks.push(Arc::new(block));
+            if last >= head.seq {
+                return Ok(blocks);
+            }
+        }
     }
 
     /// Makes room in the commit files, if they wait for the store.
@@ -263,8 +297,10 @@ impl Journal for SledJournal {
         }
         let end = check_blocks(head, blocks).map_err(AppendError::Refused)?;
         self.make_room(&mut writer)?;
-        let closed = match writer.commits.write(blocks) {
-            Ok(closed) => closed,
+        let written = writer.commits.write(blocks);
+        self.keeper.tell(writer.commits.waiting());
+        match written {
+            Ok(()) => {}
             Err(CommitError::Refused(error)) => {
                 return Err(AppendError::Refused(Refusal::Storage { why: error.to_string() }));
             }
@@ -272,14 +308,14 @@ impl Journal for SledJournal {
                 writer.state = WriterState::Unknown;
                 return Err(AppendError::Unknown { why: error.to_string() });
             }
-        };
+        }
         if let Err(error) = self.keeper.head_file.lock().write(end) {
             writer.state = WriterState::Unknown;
             return Err(AppendError::Unknown { why: error.to_string() });
         }
         self.keeper.pending.write().add(blocks.iter().cloned());
         *self.head.write() = end;
-        self.keeper.tell(closed);
+        self.keeper.tell(None);
         Ok(end)
     }
 
@@ -288,30 +324,14 @@ impl Journal for SledJournal {
         if after >= head.seq {
             return Ok(Vec::new());
         }
-        let Some(store) = self.keeper.live_store() else { return Err(closed()) };
-        let view = View { store: &store, pending: &self.keeper.pending };
-        let mut walk = Walk::new(&view, self.log, after.next(), head.seq);
-        let mut blocks = Vec::new();
-        let mut bytes = 0_usize;
         loop {
-            let (block, stored) = match walk.step() {
-                Ok(Some(found)) => found,
-                Ok(None) => return Ok(blocks),
-                Err(_) if !blocks.is_empty() => return Ok(blocks),
-                Err(error) => return Err(error),
-            };
-            if block.last() <= after {
-                continue;
-            }
-            bytes = bytes.saturating_add(stored.len());
-            let full = blocks.len() >= limits.blocks || bytes > limits.bytes;
-            if block.first() > head.seq || (full && !blocks.is_empty()) {
-                return Ok(blocks);
-            }
-            let last = block.last();
-            blocks.push(Arc::new(block));
-            if last >= head.seq {
-                return Ok(blocks);
+            let Some(store) = self.keeper.live_store() else { return Err(closed()) };
+            let read = self.read_from(&store, head, after, limits);
+            // A recovery that puts another store in the place of this one while it is read takes
+            // away what was pending. Then it says nothing that something is missing here.
+            let replaced = || self.keeper.live_store().is_none_or(|now| !Arc::ptr_eq(&now, &store));
+            if read.is_ok() || !replaced() {
+                return read;
             }
         }
     }
@@ -371,6 +391,7 @@ impl Journal for SledJournal {
         let Some(_still) = self.keeper.stand_still(WRITER_WAIT) else {
             return Err(failed("the store is still being written".into()));
         };
+        self.keeper.stop();
         let store = self.keeper.store.write().take();
         let settled = match &store {
             Some(store) if sound => {
