@@ -263,6 +263,27 @@ pub enum Outcome {
 }
 
 impl Command {
+    /// What it is, in one word; for counting.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::StartService { .. } => "start_service",
+            Self::StopService { .. } => "stop_service",
+            Self::RegisterRuntime { .. } => "register_runtime",
+            Self::StopRuntime { .. } => "stop_runtime",
+            Self::RegisterHost { .. } => "register_host",
+            Self::StoreBundle { .. } => "store_bundle",
+            Self::CreateWorker { .. } => "create_worker",
+            Self::Input { .. } => "input",
+            Self::Stop { .. } => "stop",
+            Self::Cancel { .. } => "cancel",
+            Self::CommitCursor { .. } => "commit_cursor",
+            Self::IssueToken(_) => "issue_token",
+            Self::RevokeToken { .. } => "revoke_token",
+            Self::RecordReads(_) => "record_reads",
+            Self::Report { .. } => "report",
+        }
+    }
+
     /// The worker that `If-Match` speaks of.
     pub fn worker(&self) -> Option<&WorkerRef> {
         match self {

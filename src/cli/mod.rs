@@ -35,6 +35,7 @@ mod serve_manifest;
 mod short_ids;
 mod show;
 mod spawn;
+mod status;
 mod tail;
 mod timeline;
 mod token;
@@ -156,6 +157,8 @@ pub(crate) enum Command {
     /// Act on the service's own runtime
     #[command(subcommand)]
     Runtime(runtime::RuntimeCommand),
+    /// Show how the service is, on one screen
+    Status,
     /// Check the file that says what workers can be made from
     #[command(subcommand)]
     Manifest(manifest::ManifestCommand),
@@ -271,6 +274,7 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         Command::Token(command) => token::run(command, client, out).await,
         Command::Bundle(command) => bundle::run(command, client, out).await,
         Command::Runtime(command) => runtime::run(&command, client, out).await,
+        Command::Status => status::run(client, out).await,
         Command::Serve(_)
         | Command::Demo(_)
         | Command::Rebuild(_)

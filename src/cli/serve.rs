@@ -91,6 +91,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
         args.public_log,
     );
     surface.reads = reads;
+    surface.data = opened.data.as_ref().map(|data| data.path().to_owned());
     let surface = Arc::new(surface);
     let notary = NotaryOwner::start(Arc::clone(&opened.notary))
         .context("the thread that signs could not be started")?;

@@ -105,6 +105,7 @@ impl Dispatch {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
+            self.around.engine.metrics().dispatched(follower.position());
             if !follower.caught_up() {
                 continue;
             }

@@ -23,6 +23,7 @@ use crate::{
     command::{Ack, Answer, Request},
     error::{Code, Rejection},
     log::Log,
+    metrics::Metrics,
 };
 use acta_events::{Record, Sequence, Timestamp};
 use bytes::Bytes;
@@ -123,6 +124,7 @@ struct Shared {
     log: Arc<Log>,
     /// Where answers are given from.
     runtime: tokio::runtime::Handle,
+    metrics: Metrics,
 }
 
 impl Shared {
@@ -160,6 +162,7 @@ pub struct Engine {
 pub struct EngineHandle {
     queue: mpsc::Sender<Message>,
     commands: Arc<Semaphore>,
+    commands_max: usize,
     bytes: Arc<Semaphore>,
     bytes_max: usize,
     shared: Arc<Shared>,
@@ -177,6 +180,7 @@ impl Engine {
             closing: AtomicBool::new(false),
             log: Arc::clone(&log),
             runtime: tokio::runtime::Handle::current(),
+            metrics: Metrics::default(),
         });
         let (queue, messages) = mpsc::channel();
         let core = core::Core::new(Arc::clone(log.views()), Arc::clone(log.index()), log.end());
@@ -186,6 +190,7 @@ impl Engine {
         let handle = EngineHandle {
             queue,
             commands: Arc::new(Semaphore::new(limits.commands)),
+            commands_max: limits.commands,
             bytes: Arc::new(Semaphore::new(limits.bytes.div_ceil(BYTES_UNIT))),
             bytes_max: limits.bytes,
             shared,
@@ -223,8 +228,25 @@ impl EngineHandle {
         self.shared.closing.load(Ordering::Acquire) || self.health() == Health::Failed
     }
 
+    /// What the service counts about itself.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// How many commands wait for their answer.
+    pub fn waiting(&self) -> usize {
+        self.commands_max.saturating_sub(self.commands.available_permits())
+    }
+
     /// Gives a command of a client. A full queue refuses at once.
     pub async fn submit(&self, request: Request) -> Answer {
+        let kind = request.command.kind();
+        let answer = self.submit_at_once(request).await;
+        self.metrics().answered(kind, &answer);
+        answer
+    }
+
+    async fn submit_at_once(&self, request: Request) -> Answer {
         let full = || {
             let message = "too many commands are waiting; try again after the time in Retry-After";
             Rejection::new(Code::Overloaded, message)
@@ -238,6 +260,13 @@ impl EngineHandle {
     /// Gives a command of the service itself, which waits for its place in the queue: this is
     /// how a flood of output is slowed down.
     pub async fn submit_patiently(&self, request: Request) -> Answer {
+        let kind = request.command.kind();
+        let answer = self.submit_in_turn(request).await;
+        self.metrics().answered(kind, &answer);
+        answer
+    }
+
+    async fn submit_in_turn(&self, request: Request) -> Answer {
         let closed = |_| not_ready(Health::Closed);
         let bytes = self.bytes_units(&request);
         let commands = Arc::clone(&self.commands).acquire_owned().await.map_err(closed)?;

@@ -9,6 +9,7 @@ use crate::{
     error::{Code, Rejection},
     journal::AppendError,
     log::CheckpointJob,
+    metrics::CommitFailure,
 };
 use acta_events::block::Block;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
@@ -16,7 +17,7 @@ use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering, mpsc},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The pause between two attempts to open the log again, at most.
@@ -131,9 +132,15 @@ impl<C: Clock> Writer<C> {
             return self.answer(decided);
         }
         let (blocks, encoded): (Vec<Block>, Vec<_>) = blocks.into_iter().unzip();
+        let begun = Instant::now();
         match self.shared.log.journal().append(after, &encoded) {
-            Ok(_) => self.publish(&blocks, decided),
+            Ok(_) => {
+                let records = blocks.iter().map(|block| block.records.len()).sum();
+                self.shared.metrics.committed(begun.elapsed(), decided.len(), records);
+                self.publish(&blocks, decided);
+            }
             Err(AppendError::Refused(why)) => {
+                self.shared.metrics.commit_failed(CommitFailure::Refused);
                 tracing::error!(%why, "a write was refused; nothing of it was written");
                 self.shared.set_health(Health::Refusing);
                 self.roll_back();
@@ -142,10 +149,12 @@ impl<C: Clock> Writer<C> {
                 answer_with(decided, &Rejection::new(Code::StoreIo, message));
             }
             Err(AppendError::Conflict { head }) => {
+                self.shared.metrics.commit_failed(CommitFailure::Conflict);
                 tracing::error!(head = %head.seq, expected = %after, "somebody else has written to the log");
                 self.recover(decided);
             }
             Err(AppendError::Unknown { why }) => {
+                self.shared.metrics.commit_failed(CommitFailure::Unknown);
                 tracing::error!(%why, "the outcome of a write is not known; opening the log again");
                 self.recover(decided);
             }

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     feed::{Follower, cursor_at},
     log::{Logged, ReadFault},
+    metrics::{Observer, Observing},
 };
 use acta_events::{Epoch, Sequence};
 use axum::{
@@ -56,6 +57,7 @@ struct Stream {
     progress: bool,
     announced: bool,
     ended: bool,
+    _observing: Observing,
 }
 
 pub(super) async fn lines(
@@ -92,7 +94,9 @@ async fn open(
     let follower = query.follower(&app, after)?;
     let last = query.last(&app).await?;
     let epoch = app.log.views().read().lineage.current();
+    let _observing = app.engine.metrics().observing(Observer::Http);
     let stream = Stream {
+        _observing,
         revocations: app.log.watch_revocations(),
         epoch,
         left: query.limit.unwrap_or(usize::MAX),

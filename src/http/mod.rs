@@ -16,6 +16,7 @@ mod events_ws;
 mod frames;
 mod grep;
 mod health;
+mod operate;
 mod past;
 mod proofs;
 mod query;
@@ -52,7 +53,7 @@ use axum::{
     routing::{delete, get, post},
 };
 use parking_lot::RwLock;
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 /// Bounds of requests and answers.
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +120,10 @@ pub struct Surface {
     pub shutdown: Shutdown,
     /// Notes what auditors read, if it is to be recorded.
     pub reads: Option<Reads>,
+    /// Where the data is, if it is on disk.
+    pub data: Option<PathBuf>,
+    /// What was found there last.
+    pub(crate) disk_seen: operate::DiskSeen,
     /// One rebuild of a past state at a time.
     pub(crate) rebuilding: tokio::sync::Mutex<()>,
 }
@@ -153,6 +158,8 @@ impl Surface {
             public_log,
             shutdown,
             reads: None,
+            data: None,
+            disk_seen: operate::DiskSeen::default(),
             rebuilding,
         }
     }
@@ -196,6 +203,8 @@ pub fn router(surface: Arc<Surface>) -> Router {
         .route("/v1/blocks", get(blocks::list))
         .route("/v1/proofs/inclusion", get(proofs::inclusion))
         .route("/v1/proofs/consistency", get(proofs::consistency))
+        .route("/v1/status", get(operate::status))
+        .route("/metrics", get(operate::metrics))
         .route("/v1/tokens", get(tokens::list).post(tokens::issue))
         .route("/v1/tokens/{id}", delete(tokens::revoke))
         .merge(workers)

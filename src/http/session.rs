@@ -9,6 +9,7 @@ use super::{
 use crate::{
     feed::{Follower, cursor_at},
     log::{Logged, ReadFault},
+    metrics::Observer,
 };
 use acta_events::{Epoch, Sequence};
 use axum::extract::ws::{Utf8Bytes, WebSocket};
@@ -66,6 +67,8 @@ impl From<ReadFault> for End {
 impl Session {
     /// Until the observer leaves, or has to.
     pub(super) async fn run(mut self) {
+        let app = Arc::clone(&self.app);
+        let _observing = app.engine.metrics().observing(Observer::WebSocket);
         let mut sent = self.follower.position();
         let Err(end) = self.follow(&mut sent).await;
         let cursor = || async {

@@ -192,6 +192,11 @@ impl Log {
         self.revocations.subscribe()
     }
 
+    /// Up to where the last checkpoint went that was begun.
+    pub fn checkpointed(&self) -> Sequence {
+        *self.checkpointed.lock()
+    }
+
     /// Where the next block goes.
     pub fn end(&self) -> LogEnd {
         let views = self.views.read();

@@ -39,6 +39,7 @@ mod observe_ends;
 mod observe_log;
 mod observe_snapshot;
 mod observe_worker;
+mod operate_metrics;
 mod registry_manifest;
 mod registry_workers;
 mod tidy;
