@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! <data>/lock         held exclusively (flock) while the service runs
-//! <data>/acta.json    {"format":2,"log_id":"…","created":"…"}, written last at creation
+//! <data>/acta.json    {"format":3,"log_id":"…","created":"…"}, written last at creation
 //! <data>/HEAD         how far the log goes, see journal/head_file.rs
 //! <data>/commit-<n>   the newest blocks, see journal/commit_file.rs
-//! <data>/log-<n>/     the log, as its engine keeps it
+//! <data>/log-<n>/     what came before, as its engine keeps it, see journal/sled.rs
+//! <data>/segments/    history, see journal/segment.rs
 //! <data>/content/     contents that are too large for a block
 //! ```
 //!
@@ -27,7 +28,7 @@ use std::{
 use uuid::{Builder, Uuid};
 
 /// The format of the data directory that this build reads and writes.
-pub const DATA_FORMAT: u32 = 2;
+pub const DATA_FORMAT: u32 = 3;
 
 const IDENTITY: &str = "acta.json";
 const IDENTITY_TEMPORARY: &str = "acta.json.new";
@@ -373,7 +374,7 @@ mod tests {
         let log = DataDir::open(dir.path()).unwrap().log_id();
         let path = dir.path().join(IDENTITY);
         let now = fs::read_to_string(&path).unwrap();
-        fs::write(&path, now.replace("\"format\":2", "\"format\":1")).unwrap();
+        fs::write(&path, now.replace("\"format\":3", "\"format\":2")).unwrap();
         assert_eq!(DataDir::open(dir.path()).unwrap().log_id(), log);
         assert_eq!(fs::read_to_string(&path).unwrap(), now);
     }
@@ -392,7 +393,7 @@ mod tests {
     /// Each row puts files there; what is said of them, or nothing if it opens.
     #[test]
     fn what_is_there_decides() {
-        let newer = br#"{"format":3,"name":"x"}"#.as_slice();
+        let newer = br#"{"format":4,"name":"x"}"#.as_slice();
         type Files<'a> = &'a [(&'a str, &'a [u8])];
         let rows: &[(Files<'_>, Option<&str>)] = &[
             (&[], None),
@@ -408,7 +409,7 @@ mod tests {
             (&[("acta.json", b"{")], Some("acta.json in")),
             (&[("acta.json", b"")], Some("is malformed")),
             (&[("acta.json", b"{\"format\":1,\"log_id\":\"x\"}")], Some("is malformed")),
-            (&[("acta.json", newer)], Some("has format 3; this version of Acta reads format 2")),
+            (&[("acta.json", newer)], Some("has format 4; this version of Acta reads format 3")),
         ];
         for (files, expected) in rows {
             let dir = tempfile::tempdir().unwrap();

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     checkpoint::Checkpoints,
     data_dir::DataDir,
-    journal::{HeadError, Journal, OpenError, ReadError, ReadLimits, SledJournal},
+    journal::{HeadError, Journal, OpenError, ReadError, ReadLimits, SEGMENTS, SledJournal},
 };
 use acta_events::{
     Digest, LogId, Sequence,
@@ -212,25 +212,30 @@ fn copy_log(data: &Path) -> Result<TempDir> {
         let name = entry.file_name();
         let of_the_log = name == "acta.json"
             || name == "HEAD"
+            || name == SEGMENTS
             || name
                 .to_str()
                 .is_some_and(|name| name.starts_with("log-") || name.starts_with("commit-"));
         if of_the_log {
-            copy(&entry.path(), &dir.path().join(&name))
+            copy(&entry.path(), &dir.path().join(&name), name == SEGMENTS)
                 .with_context(|| format!("{} cannot be copied", entry.path().display()))?;
         }
     }
     Ok(dir)
 }
 
-fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+/// A file that is never written to again need not be copied where it can have another name.
+fn copy(from: &Path, to: &Path, immutable: bool) -> std::io::Result<()> {
     if !fs::metadata(from)?.is_dir() {
+        if immutable && fs::hard_link(from, to).is_ok() {
+            return Ok(());
+        }
         return fs::copy(from, to).map(drop);
     }
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
-        copy(&entry.path(), &to.join(entry.file_name()))?;
+        copy(&entry.path(), &to.join(entry.file_name()), immutable)?;
     }
     Ok(())
 }

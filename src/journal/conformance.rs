@@ -3,11 +3,14 @@
 use super::{
     AppendError, Head, Journal, MemoryJournal, ReadError, ReadLimits, RecoverError, Refusal,
     SledJournal,
+    seal::SealLimits,
+    sled_store::RealDisk,
     test_blocks::{ALL, append_each, assert_same, block_after, blocks_after, end_of, log},
 };
 use crate::data_dir::DataDir;
 use acta_events::{Digest, Sequence, Timestamp};
 use std::{
+    sync::Arc,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
@@ -45,6 +48,31 @@ impl Factory for Sled {
     }
     fn reopen(&mut self) -> Option<SledJournal> {
         self.0.as_ref().map(|(_, data)| SledJournal::open(data).unwrap())
+    }
+}
+
+/// Seals every few records, so that reads go through segments.
+#[derive(Default)]
+struct Sealing(Option<(tempfile::TempDir, DataDir)>);
+
+impl Sealing {
+    fn open(data: &DataDir) -> SledJournal {
+        let limits = SealLimits { records: 7, ..SealLimits::default() };
+        SledJournal::open_on(data, Arc::new(RealDisk), 20, limits).unwrap()
+    }
+}
+
+impl Factory for Sealing {
+    type Journal = SledJournal;
+    fn make(&mut self) -> SledJournal {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(dir.path(), log(), Timestamp(0)).unwrap();
+        let journal = Self::open(&data);
+        self.0 = Some((dir, data));
+        journal
+    }
+    fn reopen(&mut self) -> Option<SledJournal> {
+        self.0.as_ref().map(|(_, data)| Self::open(data))
     }
 }
 
@@ -216,6 +244,9 @@ macro_rules! conformance {
         }
         mod sled {
             $(#[test] fn $name() { super::$name(super::Sled::default()); })*
+        }
+        mod sealing {
+            $(#[test] fn $name() { super::$name(super::Sealing::default()); })*
         }
     };
 }

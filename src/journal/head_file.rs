@@ -231,6 +231,16 @@ impl HeadFile {
         self.write_slot(Entry { syncing, writes: self.last.writes + 1, ..self.last })
     }
 
+    /// Names another store, durably in both slots: should either be damaged, the other names a store
+    /// that is there.
+    pub(super) fn switch_store(&mut self, store: u32) -> io::Result<()> {
+        for _ in 0..SLOT_OFFSETS.len() {
+            self.write_slot(Entry { store, writes: self.last.writes + 1, ..self.last })?;
+            self.sync()?;
+        }
+        Ok(())
+    }
+
     fn write_slot(&mut self, entry: Entry) -> io::Result<()> {
         let offset = SLOT_OFFSETS[usize::from(entry.writes % 2 == 1)];
         self.shared.check()?;

@@ -4,7 +4,9 @@
 //! ([`Kept::stand_still`]). A fault of the store ends its work until the log is recovered: what it
 //! had not taken over is in the commit files, so nothing is lost by that.
 
-use super::{head_file::HeadFile, panics::Fault, pending::Pending, sled_store::Store};
+use super::{
+    head_file::HeadFile, panics::Fault, pending::Pending, seal::Sealer, sled_store::Store,
+};
 use acta_events::Sequence;
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use std::{
@@ -20,7 +22,7 @@ const GATHER: Duration = Duration::from_millis(20);
 const GATHER_BYTES: usize = 4 * 1024 * 1024;
 
 /// What appends and the keeper share. `step` may be held around any of the other locks, and
-/// `work` around `pending`; otherwise no two are held at once.
+/// `work` around `pending`; otherwise no two are held at once. The keeper seals too (`seal.rs`).
 pub(super) struct Kept {
     /// Held while the store is being written.
     step: Mutex<()>,
@@ -28,6 +30,7 @@ pub(super) struct Kept {
     pub(super) store: RwLock<Option<Arc<Store>>>,
     pub(super) pending: RwLock<Pending>,
     pub(super) head_file: Mutex<HeadFile>,
+    pub(super) sealer: Sealer,
     work: Mutex<Work>,
     changed: Condvar,
     /// Wakes appends that wait for the store.
@@ -53,12 +56,13 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn start(store: Store, head_file: HeadFile) -> io::Result<Self> {
+    pub(super) fn start(store: Store, head_file: HeadFile, sealer: Sealer) -> io::Result<Self> {
         let kept = Arc::new(Kept {
             step: Mutex::default(),
             store: RwLock::new(Some(Arc::new(store))),
             pending: RwLock::default(),
             head_file: Mutex::new(head_file),
+            sealer,
             work: Mutex::default(),
             changed: Condvar::new(),
             progress: Condvar::new(),
@@ -156,6 +160,7 @@ impl Kept {
         loop {
             let Some(block) = self.pending.read().oldest() else { return Ok(()) };
             store.insert(block.first, &block.bytes)?;
+            self.sealer.took(&block);
             self.pending.write().remove(block.first);
         }
     }
@@ -217,9 +222,13 @@ impl Kept {
         // Without a store the log is being recovered, which sees to everything.
         let Some(store) = self.live_store() else { return Ok(Sequence::ZERO) };
         self.take_over(&store)?;
-        if wanted > Sequence::ZERO {
-            self.sync(&store)?;
+        let sealed = self.seal_if_due(&store)?;
+        if wanted > sealed {
+            let live = self.live_store().unwrap_or_else(|| Arc::clone(&store));
+            self.sync(&live)?;
         }
-        Ok(wanted)
+        drop(store);
+        self.sealer.remove_retired();
+        Ok(wanted.max(sealed))
     }
 }

@@ -18,6 +18,9 @@ mod keeper;
 mod memory;
 mod panics;
 mod pending;
+mod seal;
+mod segment;
+mod segments;
 mod sled;
 mod sled_copy;
 #[cfg(test)]
@@ -31,6 +34,7 @@ mod walk;
 
 pub use head_file::HeadError;
 pub use memory::MemoryJournal;
+pub(crate) use segments::DIRECTORY as SEGMENTS;
 pub use sled::{OpenError, SledJournal};
 
 use acta_events::{

@@ -1,6 +1,6 @@
 //! Blocks on their way into the store, and the log as store and blocks together.
 
-use super::{EncodedBlock, panics::Fault, sled_store::Store};
+use super::{EncodedBlock, panics::Fault, segments::Segments, sled_store::Store};
 use acta_events::Sequence;
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -41,6 +41,13 @@ impl Pending {
         }
     }
 
+    /// Blocks up to there are in segments.
+    pub(super) fn remove_through(&mut self, sealed: Sequence) {
+        while let Some(block) = self.oldest().filter(|block| block.last <= sealed) {
+            self.remove(block.first);
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -67,9 +74,14 @@ fn found((first, block): (&Sequence, &EncodedBlock)) -> (Sequence, Bytes) {
     (*first, block.bytes.clone())
 }
 
-/// The log as a whole. Where both have a block, the pending one counts: it was read from a
-/// frame with a checksum, or never left memory.
+/// The log as a whole: segments, and after them the tail. What is in a segment counts, whatever the
+/// store says. In the tail, where both have a block, the pending one counts: it was read from a frame
+/// with a checksum, or never left memory.
+///
+/// A block is in the next place before it leaves the one before it (pending, store, segments), so
+/// looking in that order finds it.
 pub(super) struct View<'a> {
+    pub(super) segments: &'a Segments,
     pub(super) store: &'a Store,
     pub(super) pending: &'a RwLock<Pending>,
 }
@@ -77,6 +89,16 @@ pub(super) struct View<'a> {
 impl View<'_> {
     /// The first block at or after a sequence, with its key.
     pub(super) fn ceiling(&self, seq: Sequence) -> Result<Option<(Sequence, Bytes)>, Fault> {
+        let sealed = self.segments.last();
+        if seq <= sealed
+            && let Some(found) = self.segments.ceiling(seq)?
+        {
+            return Ok(Some(found));
+        }
+        self.tail_ceiling(seq.max(sealed.next()))
+    }
+
+    fn tail_ceiling(&self, seq: Sequence) -> Result<Option<(Sequence, Bytes)>, Fault> {
         let pending = self.pending.read().ceiling(seq);
         if pending.as_ref().is_some_and(|(first, _)| *first == seq) {
             return Ok(pending);
@@ -91,6 +113,16 @@ impl View<'_> {
 
     /// The last block at or before a sequence, with its key.
     pub(super) fn floor(&self, seq: Sequence) -> Result<Option<(Sequence, Bytes)>, Fault> {
+        let sealed = self.segments.last();
+        if seq > sealed
+            && let Some(found) = self.tail_floor(seq)?.filter(|(first, _)| *first > sealed)
+        {
+            return Ok(Some(found));
+        }
+        self.segments.floor(seq)
+    }
+
+    fn tail_floor(&self, seq: Sequence) -> Result<Option<(Sequence, Bytes)>, Fault> {
         let pending = self.pending.read().floor(seq);
         if pending.as_ref().is_some_and(|(first, _)| *first == seq) {
             return Ok(pending);

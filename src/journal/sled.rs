@@ -21,6 +21,8 @@ use super::{
     keeper::Keeper,
     panics::Fault,
     pending::{Pending, View},
+    seal::{SealLimits, Sealer, Tail},
+    segments::Segments,
     sled_copy::{Durable, copy, remove_other_stores, remove_store, store_name, verify},
     sled_store::{Disk, RealDisk, Store, StoreError},
     walk::{Walk, damaged},
@@ -85,8 +87,6 @@ pub struct SledJournal {
 struct Writer {
     state: WriterState,
     commits: CommitFiles,
-    /// The highest number that was given to a store.
-    store_number: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,29 +100,34 @@ enum WriterState {
 impl SledJournal {
     /// Opens the log of a data directory, which the caller keeps locked meanwhile.
     pub fn open(data: &DataDir) -> Result<Self, OpenError> {
-        Self::open_on(data, Arc::new(RealDisk), VERIFIED_RECORDS)
+        Self::open_on(data, Arc::new(RealDisk), VERIFIED_RECORDS, SealLimits::default())
     }
 
-    /// Only tests give another disk, or verify less.
+    /// Only tests give another disk, verify less, or seal earlier.
     pub(super) fn open_on(
         data: &DataDir,
         disk: Arc<dyn Disk>,
         verified_records: u64,
+        limits: SealLimits,
     ) -> Result<Self, OpenError> {
         let (dir, log) = (data.path(), data.log_id());
         let entry = head_file::read(dir)?;
         if entry.log != log {
             return Err(HeadError::Foreign { found: entry.log, expected: log }.into());
         }
-        let (store, number, end) = settle(dir, entry, &disk, verified_records)?;
-        let entry = Entry::new(log, number, end);
+        let segments = Segments::open(dir, log)?;
+        segments.check_joined().map_err(OpenError::Damaged)?;
+        let (store, tail) = settle(dir, entry, &segments, &disk, verified_records)?;
+        let end = tail.end;
+        let entry = Entry::new(log, tail.number, end);
         head_file::replace(dir, entry)?;
-        remove_other_stores(dir, number);
+        remove_other_stores(dir, tail.number);
         commit_file::remove(dir)?;
         let commits = CommitFiles::new(dir, Arc::clone(&disk));
-        let keeper = Keeper::start(store, HeadFile::open(dir, entry)?)?;
+        let sealer = Sealer::new((dir.into(), log), Arc::clone(&disk), segments, limits, tail);
+        let keeper = Keeper::start(store, HeadFile::open(dir, entry)?, sealer)?;
         keeper.begin_again(end.seq);
-        let writer = Writer { state: WriterState::Open, commits, store_number: number };
+        let writer = Writer { state: WriterState::Open, commits };
         Ok(Self {
             dir: dir.into(),
             log,
@@ -138,7 +143,7 @@ impl SledJournal {
     /// something is wrong with them, [`Journal::read`] tells what.
     pub fn stored(&self, after: Sequence, blocks: usize) -> Result<Vec<Bytes>, ReadError> {
         let Some(store) = self.keeper.live_store() else { return Err(closed()) };
-        let view = View { store: &store, pending: &self.keeper.pending };
+        let view = self.view(&store);
         let wanted = after.next();
         let fault = |fault| damaged(wanted, self.head().seq.max(wanted), fault);
         if after >= self.head().seq {
@@ -155,6 +160,17 @@ impl SledJournal {
         Ok(found)
     }
 
+    /// The last sequence in a segment.
+    #[cfg(test)]
+    pub(super) fn sealed(&self) -> Sequence {
+        self.keeper.sealer.segments.last()
+    }
+
+    #[cfg(test)]
+    pub(super) fn live_store(&self) -> Option<Arc<Store>> {
+        self.keeper.live_store()
+    }
+
     #[cfg(test)]
     pub(super) fn store_fault(&self) -> Option<String> {
         self.keeper.fault()
@@ -166,6 +182,10 @@ impl SledJournal {
         self.keeper.tell(Some(self.head().seq));
     }
 
+    fn view<'a>(&'a self, store: &'a Store) -> View<'a> {
+        View { segments: &self.keeper.sealer.segments, store, pending: &self.keeper.pending }
+    }
+
     fn read_from(
         &self,
         store: &Store,
@@ -173,7 +193,7 @@ impl SledJournal {
         after: Sequence,
         limits: ReadLimits,
     ) -> Result<Vec<Arc<Block>>, ReadError> {
-        let view = View { store, pending: &self.keeper.pending };
+        let view = self.view(store);
         let mut walk = Walk::new(&view, self.log, after.next(), head.seq);
         let mut blocks = Vec::new();
         let mut bytes = 0_usize;
@@ -221,7 +241,7 @@ impl SledJournal {
 
     /// Brings the store up to date with everything that was acknowledged, or copies all of it
     /// to another. The keeper stands still.
-    fn settle_store(&self, writer: &mut Writer, head: Head) -> Result<u32, RecoverError> {
+    fn settle_store(&self, head: Head) -> Result<u32, RecoverError> {
         let entry = self.keeper.head_file.lock().entry();
         if self.keeper.fault().is_none()
             && let Some(store) = self.keeper.live_store()
@@ -232,13 +252,12 @@ impl SledJournal {
                 Err(fault) => self.keeper.give_up(&fault),
             }
         }
-        // A number is never used twice: HEAD may name a store although replacing it failed.
-        writer.store_number += 1;
-        let number = writer.store_number;
+        let number = self.keeper.sealer.next_number();
         let durable = Durable { head, at_least: head.seq };
         let store = self.copy_live(entry, number, durable)?;
         *self.keeper.store.write() = Some(Arc::new(store));
         self.keeper.pending.write().clear();
+        self.keeper.sealer.begin_again(head);
         Ok(number)
     }
 
@@ -252,9 +271,7 @@ impl SledJournal {
     ) -> Result<Store, RecoverError> {
         let target = self.dir.join(store_name(number));
         let copy = |from: &Store| {
-            let view = View { store: from, pending: &self.keeper.pending };
-            copy(&view, self.log, durable, &target, &self.disk, VERIFIED_RECORDS)
-                .map(|(store, _)| store)
+            copy(&self.view(from), self.log, durable, &target, &self.disk).map(|(store, _)| store)
         };
         match self.keeper.live_store().map(|store| copy(&store)) {
             Some(Err(RecoverError::Damaged(_))) | None => {}
@@ -263,7 +280,7 @@ impl SledJournal {
         *self.keeper.store.write() = None;
         remove_store(&self.dir, number)
             .map_err(|error| RecoverError::Io { why: error.to_string() })?;
-        let reopened = open_store(&self.dir, entry, &self.disk)
+        let reopened = open_store(&self.dir, entry, self.keeper.sealer.segments.last(), &self.disk)
             .map_err(|error| RecoverError::Io { why: error.to_string() })?;
         let reopened = Arc::new(reopened);
         *self.keeper.store.write() = Some(Arc::clone(&reopened));
@@ -367,7 +384,7 @@ impl Journal for SledJournal {
         let io = |error: io::Error| RecoverError::Io { why: error.to_string() };
         let _still = self.keeper.stand_still(WRITER_WAIT).ok_or(RecoverError::Busy)?;
         let head = self.head();
-        let number = self.settle_store(&mut writer, head)?;
+        let number = self.settle_store(head)?;
         let entry = Entry::new(self.log, number, head);
         head_file::replace(&self.dir, entry).map_err(io)?;
         *self.keeper.head_file.lock() = HeadFile::open(&self.dir, entry).map_err(io)?;
@@ -403,6 +420,7 @@ impl Journal for SledJournal {
             _ => Ok(()),
         };
         drop(store);
+        self.keeper.sealer.remove_retired();
         let synced = self.keeper.head_file.lock().sync().map_err(|error| error.to_string());
         settled.and(synced).map_err(failed)
     }
@@ -412,40 +430,45 @@ fn closed() -> ReadError {
     ReadError::Io { why: "the log is closed or being recovered".into() }
 }
 
-/// Makes one durable store out of what was left: the store, and blocks in commit files. Returns it
-/// with its number and the end of the log.
+/// Makes one durable store out of what was left: the store, and blocks in commit files.
 fn settle(
     dir: &Path,
     entry: Entry,
+    segments: &Segments,
     disk: &Arc<dyn Disk>,
     verified_records: u64,
-) -> Result<(Store, u32, Head), OpenError> {
+) -> Result<(Store, Tail), OpenError> {
     let log = entry.log;
     let mut left = Pending::default();
     left.add(commit_file::load(dir)?);
-    let durable = Durable::new(entry.head, left.last());
-    let store = open_store(dir, entry, disk)?;
+    let sealed = segments.last();
+    let durable = Durable::new(entry.head, left.last().max(Some(sealed)));
+    let store = open_store(dir, entry, sealed, disk)?;
     let left = RwLock::new(left);
-    let view = View { store: &store, pending: &left };
-    let end = verify(&view, log, durable, verified_records).map_err(OpenError::Damaged)?;
-    if !entry.syncing && end.seq <= durable.at_least {
+    let view = View { segments, store: &store, pending: &left };
+    let (end, bytes) = verify(&view, log, durable, verified_records).map_err(OpenError::Damaged)?;
+    let failed = |fault: Fault| OpenError::Io(io::Error::other(fault.to_string()));
+    let oldest = store.ceiling(Sequence::ZERO).map_err(failed)?;
+    let outdated = oldest.is_some_and(|(first, _)| first <= sealed);
+    if !entry.syncing && !outdated && end.seq <= durable.at_least {
+        left.write().remove_through(sealed);
         take_over(dir, entry, &store, &left)?;
-        return Ok((store, entry.store, end));
+        return Ok((store, Tail { number: entry.store, end, bytes }));
     }
     // The process ended while the store was being synced, or the store has what nobody wrote
     // down elsewhere. If a sync failed, what is read now may be in memory only and a further
-    // sync would not write it, so it is copied to storage whose syncs are known.
+    // sync would not write it, so it is copied to storage whose syncs are known. Or the process
+    // ended before a fresh store took the place of one that was sealed.
     let number = entry.store + 1;
     remove_store(dir, number)?;
     let target = dir.join(store_name(number));
-    let (copied, end) = copy(&view, log, durable, &target, disk, VERIFIED_RECORDS).map_err(
-        |error| match error {
-            RecoverError::Damaged(damage) => OpenError::Damaged(damage),
-            other => io::Error::other(other.to_string()).into(),
-        },
-    )?;
+    let durable = Durable { at_least: end.seq, ..durable };
+    let (copied, end) = copy(&view, log, durable, &target, disk).map_err(|error| match error {
+        RecoverError::Damaged(damage) => OpenError::Damaged(damage),
+        other => io::Error::other(other.to_string()).into(),
+    })?;
     drop(store);
-    Ok((copied, number, end))
+    Ok((copied, Tail { number, end, bytes }))
 }
 
 /// Puts blocks into the store that it does not have, and makes all of it durable: what it has
@@ -472,14 +495,20 @@ fn take_over(
     store.sync().map_err(failed)
 }
 
-fn open_store(dir: &Path, entry: Entry, disk: &Arc<dyn Disk>) -> Result<Store, OpenError> {
+fn open_store(
+    dir: &Path,
+    entry: Entry,
+    sealed: Sequence,
+    disk: &Arc<dyn Disk>,
+) -> Result<Store, OpenError> {
     let durable = entry.head.seq;
     let path = dir.join(store_name(entry.store));
     // At zero nothing was ever acknowledged, so there may be no store yet.
     let may_create = durable == Sequence::ZERO;
     Store::open(&path, may_create, Arc::clone(disk)).map_err(|error| match error {
         StoreError::Missing => {
-            OpenError::Damaged(damaged(Sequence(1), durable, "the files of the log are gone"))
+            let first = sealed.next().min(durable);
+            OpenError::Damaged(damaged(first, durable, "the files of the log are gone"))
         }
         StoreError::Locked => OpenError::Locked,
         StoreError::Engine(fault) => OpenError::Engine { head: durable, why: fault.to_string() },

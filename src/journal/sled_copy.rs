@@ -33,15 +33,24 @@ impl Durable {
     }
 }
 
-/// Follows the chain from some way before HEAD to the end, and returns where that is.
+/// Follows the chain from some way before HEAD to the end. Returns where that is, and the bytes of the
+/// blocks that are not sealed, as far as they were passed.
 pub(super) fn verify(
     view: &View<'_>,
     log: LogId,
     durable: Durable,
     records: u64,
-) -> Result<Head, ReadError> {
+) -> Result<(Head, u64), ReadError> {
     let from = Sequence(durable.head.seq.0.saturating_sub(records)).next();
-    follow(view, log, from, durable, |_, _| Ok(()))
+    let sealed = view.segments.last();
+    let mut bytes = 0;
+    let end = follow(view, log, from, durable, |block, stored| {
+        if block.first() > sealed {
+            bytes += stored.len() as u64;
+        }
+        Ok::<_, ReadError>(())
+    })?;
+    Ok((end, bytes))
 }
 
 /// Follows the chain from the block with `from` to the end, through the durable head.
@@ -68,20 +77,26 @@ fn follow<E: From<ReadError>>(
     Ok(end)
 }
 
-/// Copies the whole log to a fresh store and makes it durable there.
+/// Copies what is not sealed to a fresh store and makes it durable there. Returns that and the end
+/// of the log.
 pub(super) fn copy(
     from: &View<'_>,
     log: LogId,
     durable: Durable,
     target: &Path,
     disk: &Arc<dyn Disk>,
-    verified_records: u64,
 ) -> Result<(Store, Head), RecoverError> {
     let io = |why: String| RecoverError::Io { why };
     let store = Store::open(target, true, Arc::clone(disk))
         .map_err(|error| io(format!("the copy: {error:?}")))?;
+    let sealed = from.segments.end()?;
+    if durable.at_least <= sealed.seq {
+        store.sync().map_err(|fault| io(fault.to_string()))?;
+        return Ok((store, sealed));
+    }
+    let tail = sealed.seq.next();
     let mut unsynced = 0;
-    let end = follow(from, log, Sequence(1), durable, |block, stored| {
+    let end = follow(from, log, tail, durable, |block, stored| {
         store.insert(block.first(), stored).map_err(|fault| io(fault.to_string()))?;
         unsynced += stored.len();
         if unsynced >= COPY_FLUSH_BYTES {
@@ -92,9 +107,9 @@ pub(super) fn copy(
     })?;
     store.sync().map_err(|fault| io(fault.to_string()))?;
     // What was written is what is read, or it is not taken into use.
-    let copied = View { store: &store, pending: &RwLock::default() };
+    let copied = View { segments: from.segments, store: &store, pending: &RwLock::default() };
     let there = Durable { head: end, at_least: end.seq };
-    if verify(&copied, log, there, verified_records)? != end {
+    if follow(&copied, log, tail, there, |_, _| Ok::<_, ReadError>(()))? != end {
         return Err(io("the copy does not end where the original does".into()));
     }
     Ok((store, end))

@@ -4,6 +4,7 @@
 
 use super::{
     EncodedBlock, Head, Journal, OpenError, ReadError, ReadLimits, SledJournal, head_file,
+    seal::SealLimits,
     sled::VERIFIED_RECORDS,
     sled_store::{RealDisk, Store},
     sled_tests::closed_log,
@@ -33,7 +34,12 @@ enum Outcome {
 /// Opens what is there and checks that nothing is missing without a word.
 fn examine(data: &DataDir, written: &[EncodedBlock], verified_records: u64) -> Outcome {
     let end = end_of(&written[written.len() - 1]);
-    let journal = match SledJournal::open_on(data, Arc::new(RealDisk), verified_records) {
+    let journal = match SledJournal::open_on(
+        data,
+        Arc::new(RealDisk),
+        verified_records,
+        SealLimits::default(),
+    ) {
         Ok(journal) => journal,
         Err(error) => {
             if let OpenError::Damaged(ReadError::Damaged { first, last, .. }) = &error {
@@ -239,7 +245,8 @@ fn damaged_reads_name_the_sequences() {
         damage(&db, &written);
         db.flush().unwrap();
         drop(db);
-        let journal = SledJournal::open_on(&data, Arc::new(RealDisk), 1).unwrap();
+        let journal =
+            SledJournal::open_on(&data, Arc::new(RealDisk), 1, SealLimits::default()).unwrap();
         assert_eq!(&read_around_damage(&journal, &written), expected, "{name}");
         drop(journal);
         // With the usual window it does not even open.

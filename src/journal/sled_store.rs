@@ -58,6 +58,26 @@ pub(super) trait Disk: Send + Sync {
     fn before_commit(&self) -> io::Result<()>;
     /// Makes a commit file durable.
     fn sync_commit(&self, file: &File) -> io::Result<()>;
+    /// Called before each step of sealing.
+    fn before_seal(&self, step: SealStep) -> io::Result<()>;
+}
+
+/// What sealing does to the disk, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SealStep {
+    /// The file is made, under another name.
+    Create,
+    /// A block is added to it.
+    Write,
+    Sync,
+    Rename,
+    SyncDirectory,
+    /// The store that takes the place of the one with sealed blocks is made.
+    FreshStore,
+    /// HEAD is told of it.
+    Switch,
+    /// The other store is removed.
+    RemoveStore,
 }
 
 /// The disk itself.
@@ -78,6 +98,10 @@ impl Disk for RealDisk {
 
     fn sync_commit(&self, file: &File) -> io::Result<()> {
         file.sync_data()
+    }
+
+    fn before_seal(&self, _: SealStep) -> io::Result<()> {
+        Ok(())
     }
 }
 

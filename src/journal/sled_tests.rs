@@ -6,9 +6,10 @@ use super::{
     Refusal, SledJournal,
     commit_file::{self, CommitFiles},
     head_file,
+    seal::SealLimits,
     sled::VERIFIED_RECORDS,
     sled_damage::copy_dir,
-    sled_store::{Disk, RealDisk},
+    sled_store::{Disk, RealDisk, SealStep},
     test_blocks::{ALL, append_each, assert_same, block_after, blocks_after, end_of, log},
 };
 use crate::data_dir::DataDir;
@@ -61,6 +62,8 @@ pub(super) struct FailingDisk {
     store_syncs_left: Mutex<Option<u32>>,
     commits_left: Mutex<Option<u32>>,
     commit_syncs_left: Mutex<Option<u32>>,
+    /// Fails at this step of sealing.
+    pub(super) seal_fails: Mutex<Option<SealStep>>,
 }
 
 fn count_down(left: &Mutex<Option<u32>>) -> io::Result<()> {
@@ -92,12 +95,20 @@ impl Disk for FailingDisk {
         count_down(&self.commit_syncs_left)?;
         file.sync_data()
     }
+
+    fn before_seal(&self, step: SealStep) -> io::Result<()> {
+        if *self.seal_fails.lock() == Some(step) {
+            return Err(io::Error::other("input/output error"));
+        }
+        Ok(())
+    }
 }
 
 /// Opens on a disk that can be told to fail, and writes five of eight blocks.
 fn begun(data: &DataDir) -> (Arc<FailingDisk>, SledJournal, Vec<EncodedBlock>) {
     let disk = Arc::new(FailingDisk::default());
-    let journal = SledJournal::open_on(data, disk.clone(), VERIFIED_RECORDS).unwrap();
+    let journal =
+        SledJournal::open_on(data, disk.clone(), VERIFIED_RECORDS, SealLimits::default()).unwrap();
     let written = blocks_after(journal.head(), 8, 500);
     append_each(&journal, &written[..5]);
     (disk, journal, written)
@@ -229,7 +240,8 @@ fn a_process_that_ended_while_its_store_was_synced_leaves_word_of_it() {
 fn blocks_that_the_store_never_got_are_in_the_commit_files() {
     let (_dir, data) = new_data();
     let disk = Arc::new(FailingDisk::default());
-    let journal = SledJournal::open_on(&data, disk.clone(), VERIFIED_RECORDS).unwrap();
+    let journal =
+        SledJournal::open_on(&data, disk.clone(), VERIFIED_RECORDS, SealLimits::default()).unwrap();
     *disk.inserts_left.lock() = Some(2);
     let written = blocks_after(journal.head(), 8, 500);
     append_each(&journal, &written[..2]);

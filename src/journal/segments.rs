@@ -1,0 +1,272 @@
+//! The segments of a log as one: which there are, and what was read of them last.
+//!
+//! The list is known from the names of the files alone, so that opening a log takes no longer for a long
+//! history. Segments are opened when somebody reads in them; a bounded number of them stays open, and a
+//! bounded number of frames decompressed, so that reading a range from block to block, or a worker's records one
+//! by one, does not decompress the same frame for each.
+
+use super::{
+    EncodedBlock, Head, ReadError,
+    panics::Fault,
+    segment::{Footer, Frame, Segment, SegmentError, SegmentWriter, file_name, parse_name},
+    sled_store::{Disk, SealStep},
+    walk::damaged,
+};
+use acta_events::{LogId, Sequence};
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use std::{
+    collections::VecDeque,
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// The directory of the segments, in the data directory.
+pub(crate) const DIRECTORY: &str = "segments";
+/// What ends the name of a segment that is not complete.
+const UNFINISHED: &str = ".new";
+/// How many segments stay open.
+const OPEN_MAX: usize = 32;
+/// How many decompressed frames are kept.
+const FRAMES_MAX: usize = 32;
+
+/// The sequences of one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) first: Sequence,
+    pub(crate) last: Sequence,
+}
+
+/// All segments of a log. One thread adds; any number may read.
+pub(crate) struct Segments {
+    dir: PathBuf,
+    log: LogId,
+    /// Ascending, without a gap.
+    spans: RwLock<Arc<Vec<Span>>>,
+    /// Newest first. Never locked around `spans`, nor while a file is read.
+    open: Mutex<VecDeque<(Sequence, Arc<Segment>)>>,
+    frames: Mutex<VecDeque<(Sequence, usize, Arc<Frame>)>>,
+}
+
+impl Segments {
+    /// Finds the segments of a data directory, and removes what was not completed. What is found is
+    /// durable afterwards: a process that was killed may have renamed without a sync.
+    pub(super) fn open(data: &Path, log: LogId) -> io::Result<Self> {
+        let dir = data.join(DIRECTORY);
+        let mut spans = Vec::new();
+        match fs::read_dir(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(entries) => {
+                for entry in entries {
+                    let entry = entry?;
+                    let name = entry.file_name();
+                    let name = name.to_str().unwrap_or_default();
+                    if let Some((first, last)) = parse_name(name) {
+                        spans.push(Span { first, last });
+                    } else if name.strip_suffix(UNFINISHED).and_then(parse_name).is_some() {
+                        fs::remove_file(entry.path())?;
+                    }
+                }
+                File::open(&dir)?.sync_all()?;
+            }
+        }
+        spans.sort_by_key(|span| span.first);
+        Ok(Self {
+            dir,
+            log,
+            spans: RwLock::new(Arc::new(spans)),
+            open: Mutex::default(),
+            frames: Mutex::default(),
+        })
+    }
+
+    /// Whether segments follow each other from the first record on.
+    pub(super) fn check_joined(&self) -> Result<(), ReadError> {
+        let mut expected = Sequence(1);
+        for span in &**self.spans() {
+            if span.first > expected {
+                let last = Sequence(span.first.0 - 1);
+                return Err(damaged(expected, last, "there is no segment with them"));
+            }
+            if span.first < expected {
+                let why = "two segments claim to hold them";
+                return Err(damaged(span.first, span.last.min(expected), why));
+            }
+            expected = span.last.next();
+        }
+        Ok(())
+    }
+
+    pub(super) fn spans(&self) -> Arc<Vec<Span>> {
+        Arc::clone(&self.spans.read())
+    }
+
+    /// The last sequence in a segment; zero without any.
+    pub(super) fn last(&self) -> Sequence {
+        self.spans.read().last().map_or(Sequence::ZERO, |span| span.last)
+    }
+
+    /// Where the segments end.
+    pub(super) fn end(&self) -> Result<Head, ReadError> {
+        let Some(span) = self.spans.read().last().copied() else {
+            return Ok(Head::empty(self.log));
+        };
+        self.segment(span)
+            .map(|segment| segment.footer().end)
+            .map_err(|error| in_span(span, &error))
+    }
+
+    fn path(&self, span: Span) -> PathBuf {
+        self.dir.join(file_name(span.first, span.last))
+    }
+
+    fn segment(&self, span: Span) -> Result<Arc<Segment>, SegmentError> {
+        let mut open = self.open.lock();
+        if let Some(at) = open.iter().position(|(first, _)| *first == span.first)
+            && let Some(found) = open.remove(at)
+        {
+            let segment = Arc::clone(&found.1);
+            open.push_front(found);
+            return Ok(segment);
+        }
+        drop(open);
+        let segment = Arc::new(Segment::open(&self.path(span), self.log)?);
+        let mut open = self.open.lock();
+        open.push_front((span.first, Arc::clone(&segment)));
+        open.truncate(OPEN_MAX);
+        Ok(segment)
+    }
+
+    fn frame(&self, span: Span, number: usize) -> Result<Arc<Frame>, SegmentError> {
+        let mut frames = self.frames.lock();
+        let is_it = |(first, at, _): &(Sequence, usize, _)| (*first, *at) == (span.first, number);
+        if let Some(at) = frames.iter().position(is_it)
+            && let Some(found) = frames.remove(at)
+        {
+            let frame = Arc::clone(&found.2);
+            frames.push_front(found);
+            return Ok(frame);
+        }
+        drop(frames);
+        let frame = Arc::new(self.segment(span)?.frame(number)?);
+        let mut frames = self.frames.lock();
+        frames.push_front((span.first, number, Arc::clone(&frame)));
+        frames.truncate(FRAMES_MAX);
+        Ok(frame)
+    }
+
+    /// The first block at or after a sequence, if it is in a segment.
+    pub(super) fn ceiling(&self, seq: Sequence) -> Result<Option<(Sequence, Bytes)>, Fault> {
+        let spans = self.spans();
+        let at = spans.partition_point(|span| span.last < seq);
+        for span in &spans[at..] {
+            let segment = self.segment(*span).map_err(|error| fault(*span, &error))?;
+            for number in segment.frame_with(seq)..segment.frames() {
+                let frame = self.frame(*span, number).map_err(|error| fault(*span, &error))?;
+                if let Some(found) = frame.ceiling(seq) {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The last block that begins at or before a sequence, if it is in a segment.
+    pub(super) fn floor(&self, seq: Sequence) -> Result<Option<(Sequence, Bytes)>, Fault> {
+        let spans = self.spans();
+        let at = spans.partition_point(|span| span.first <= seq);
+        let Some(span) = at.checked_sub(1).and_then(|at| spans.get(at)) else { return Ok(None) };
+        let segment = self.segment(*span).map_err(|error| fault(*span, &error))?;
+        let frame = self.frame(*span, segment.frame_with(seq));
+        Ok(frame.map_err(|error| fault(*span, &error))?.floor(seq))
+    }
+
+    /// Writes blocks that follow the last segment as one more, durably, and takes it into use. After
+    /// an error there is none, or one that nobody knows of: writing it again replaces it.
+    pub(super) fn add(
+        &self,
+        after: Head,
+        blocks: impl Iterator<Item = Result<EncodedBlock, ReadError>>,
+        disk: &dyn Disk,
+    ) -> Result<Footer, SealError> {
+        self.make_dir()?;
+        let unfinished =
+            self.dir.join(format!("{}{UNFINISHED}", file_name(after.seq.next(), after.seq.next())));
+        let written = self.write(&unfinished, after, blocks, disk);
+        if written.is_err() {
+            // Should it stay, the next start removes it.
+            let _ = fs::remove_file(&unfinished);
+        }
+        let footer = written?;
+        let span = Span { first: footer.first, last: footer.end.seq };
+        let path = self.path(span);
+        let named = (|| {
+            disk.before_seal(SealStep::Rename)?;
+            fs::rename(&unfinished, &path)?;
+            disk.before_seal(SealStep::SyncDirectory)?;
+            File::open(&self.dir)?.sync_all()
+        })();
+        if let Err(error) = named {
+            let _ = fs::remove_file(&unfinished);
+            let _ = fs::remove_file(&path);
+            return Err(error.into());
+        }
+        let mut spans = self.spans.write();
+        let mut longer = Vec::clone(&spans);
+        longer.push(span);
+        *spans = Arc::new(longer);
+        Ok(footer)
+    }
+
+    fn write(
+        &self,
+        path: &Path,
+        after: Head,
+        blocks: impl Iterator<Item = Result<EncodedBlock, ReadError>>,
+        disk: &dyn Disk,
+    ) -> Result<Footer, SealError> {
+        disk.before_seal(SealStep::Create)?;
+        let mut writer = SegmentWriter::create(path, self.log, after)?;
+        for block in blocks {
+            disk.before_seal(SealStep::Write)?;
+            writer.push(&block?)?;
+        }
+        let (file, footer) = writer.finish()?;
+        disk.before_seal(SealStep::Sync)?;
+        file.sync_all()?;
+        Ok(footer)
+    }
+
+    fn make_dir(&self) -> io::Result<()> {
+        match DirBuilder::new().mode(0o700).create(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => File::open(self.dir.parent().unwrap_or(Path::new("/")))?.sync_all(),
+        }
+    }
+}
+
+/// Blocks were not sealed. They are where they were.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SealError {
+    #[error("a segment could not be written: {0}")]
+    Io(#[from] io::Error),
+    #[error("what was to be sealed cannot be read: {0}")]
+    Read(#[from] ReadError),
+}
+
+fn fault(span: Span, error: &SegmentError) -> Fault {
+    Fault::Error(why(span, error))
+}
+
+fn in_span(span: Span, error: &SegmentError) -> ReadError {
+    damaged(span.first, span.last, why(span, error))
+}
+
+fn why(span: Span, error: &SegmentError) -> String {
+    format!("the segment {}: {error}", file_name(span.first, span.last))
+}
