@@ -187,6 +187,14 @@ impl DataDir {
         Ok(Self::from_parts(path, identity, lock))
     }
 
+    /// Which log a data directory holds, without taking it: a service may run on it.
+    pub fn log_of(path: &Path) -> Result<LogId, DataDirError> {
+        match read_identity(path)? {
+            Some(identity) => Ok(identity.log_id),
+            None => Err(DataDirError::Nothing { path: path.into() }),
+        }
+    }
+
     fn from_parts(path: &Path, identity: Identity, lock: File) -> Self {
         let Identity { log_id, created, .. } = identity;
         Self { path: path.into(), log: log_id, created, _lock: lock }

@@ -28,6 +28,7 @@ mod rebuild;
 mod receipt;
 mod replay;
 mod runtime;
+mod segments;
 mod send;
 mod serve;
 pub mod serve_args;
@@ -159,6 +160,8 @@ pub(crate) enum Command {
     Runtime(runtime::RuntimeCommand),
     /// Show how the service is, on one screen
     Status,
+    /// List the sealed history in a data directory
+    Segments,
     /// Check the file that says what workers can be made from
     #[command(subcommand)]
     Manifest(manifest::ManifestCommand),
@@ -240,6 +243,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Key(key::KeyCommand::Show) => {
             key::show(connection.data.as_deref(), &mut connection.stdout())
         }
+        Command::Segments => segments::run(connection.data.as_deref(), &mut connection.stdout()),
         Command::Token(token::TokenCommand::Reset) => {
             token::reset(connection.data.as_deref(), &mut connection.stdout())
         }
@@ -280,6 +284,7 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         | Command::Rebuild(_)
         | Command::Verify(_)
         | Command::Key(_)
+        | Command::Segments
         | Command::Manifest(_)
         | Command::Completions(_) => Ok(()),
     }

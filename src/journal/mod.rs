@@ -20,6 +20,7 @@ mod panics;
 mod pending;
 mod seal;
 mod segment;
+mod segment_list;
 mod segments;
 mod sled;
 mod sled_copy;
@@ -34,6 +35,7 @@ mod walk;
 
 pub use head_file::HeadError;
 pub use memory::MemoryJournal;
+pub use segment_list::{ListedSegment, SegmentContent, segments};
 pub(crate) use segments::DIRECTORY as SEGMENTS;
 pub use sled::{OpenError, SledJournal};
 

@@ -70,6 +70,16 @@ pub(crate) enum SegmentError {
     Newer(u16),
 }
 
+impl SegmentError {
+    /// What is wrong with the file, unless it could not be read at all.
+    pub(super) fn damage(self) -> io::Result<String> {
+        match self {
+            Self::Io(error) => Err(error),
+            other => Ok(other.to_string()),
+        }
+    }
+}
+
 /// What the footer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Footer {
@@ -330,12 +340,6 @@ impl Segment {
         &self.footer
     }
 
-    /// The size of the file.
-    #[cfg(test)]
-    pub(crate) fn file_bytes(&self) -> u64 {
-        self.file_bytes
-    }
-
     pub(super) fn frames(&self) -> usize {
         self.entries.len()
     }
@@ -364,7 +368,6 @@ impl Segment {
         Frame::parse(plain, entry.first).ok_or(damaged("a frame does not hold blocks"))
     }
 
-    #[cfg(test)]
     /// Reads all of the file and compares it with its checksums. Blocks are not looked into.
     pub(crate) fn verify(&self) -> Result<(), SegmentError> {
         let damaged = SegmentError::Damaged;

@@ -10,9 +10,9 @@ use crate::{
     cli::rebuild::StoppedLog,
     content::ContentStore,
     data_dir::DataDirError,
-    journal::{Journal, OpenError, ReadError, ReadLimits},
+    journal::{self, Journal, OpenError, ReadError, ReadLimits},
 };
-use acta_events::Sequence;
+use acta_events::{LogId, Sequence};
 use anyhow::Result;
 use std::{fs, path::Path};
 
@@ -32,16 +32,40 @@ pub(super) fn verify(path: &Path, args: &VerifyArgs) -> Result<Verdict> {
     let (key, mut signed) = signed(&stopped, args, &mut verification)?;
     signed.extend(args.earlier(key.as_ref())?.map(|earlier| ("earlier", earlier)));
     let contents = ContentStore::new(data.content_path());
-    read(stopped.journal(), &mut verification, &contents)?;
+    let unreadable = read(stopped.journal(), &mut verification, &contents)?;
+    check_segments(path, data.log_id(), &unreadable, &mut verification)?;
     Ok(verification.finish(&signed, Some(&data.subpath(audit::TREE)))?)
 }
 
-/// Reads everything that can be read.
+/// Files of segments have checksums of their own, over what reading their blocks does not look at
+/// too. Where blocks were already found damaged, the first of them is what is told.
+fn check_segments(
+    path: &Path,
+    log: LogId,
+    unreadable: &[(Sequence, Sequence)],
+    verification: &mut Verification,
+) -> Result<()> {
+    for segment in journal::segments(path, log)? {
+        let (first, last) = (segment.first, segment.last);
+        if unreadable.iter().any(|(from, to)| *from <= last && first <= *to) {
+            continue;
+        }
+        if let Some(why) = segment.verify()? {
+            let (first, last) = (Some(first), Some(last));
+            let what = format!("their segment: {why}; their blocks are intact");
+            verification.problem(Problem { kind: Kind::Damaged, first, last, what });
+        }
+    }
+    Ok(())
+}
+
+/// Reads everything that can be read, and returns what cannot.
 fn read(
     journal: &dyn Journal,
     verification: &mut Verification,
     contents: &ContentStore,
-) -> Result<()> {
+) -> Result<Vec<(Sequence, Sequence)>> {
+    let mut unreadable = Vec::new();
     let head = journal.head().seq;
     let mut progress = progress(head.0);
     while verification.position() < head {
@@ -57,13 +81,14 @@ fn read(
                 }
             }
             Err(ReadError::Damaged { first, last, why }) => {
+                unreadable.push((first, last));
                 verification.unreadable(first, last.max(position.next()), &why);
             }
             Err(error @ ReadError::Io { .. }) => return Err(error.into()),
         }
     }
     progress.finish();
-    Ok(())
+    Ok(unreadable)
 }
 
 /// The key to verify with, and the newest checkpoint of the directory itself.
