@@ -5,7 +5,7 @@
 //! not in the log, is passed over and the next older one is taken.
 //!
 //! ```text
-//! line 1   {"format":1,"log_id":…,"seq":…,"record":<digest at seq>,"sha256":<of line 2>}
+//! line 1   {"format":2,"log_id":…,"seq":…,"record":<digest at seq>,"sha256":<of line 2>}
 //! line 2   the projections, as JSON
 //! ```
 
@@ -21,7 +21,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// How many of the newest checkpoints are all kept; older ones are thinned out with age.
 const NEWEST_KEPT: usize = 3;

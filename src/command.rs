@@ -2,10 +2,10 @@
 
 use crate::error::Rejection;
 use acta_events::{
-    Actor, ConfigBundleStored, CursorName, Digest, ExitStatus, HostRegistered, IdempotencyKey,
-    InputKind, OutputKind, ProcessRef, ReadsRecorded, Record, Revision, RuntimeId,
-    RuntimeRegistered, Sequence, StoredContent, TokenId, TokenIssued, TraceParent, TurnResult,
-    WorkerCreated, WorkerId, WorkerRef, sha256,
+    Actor, ConfigBundleStored, CursorName, Digest, ExitStatus, HostId, HostRegistered,
+    IdempotencyKey, InputKind, OutputKind, ProcessRef, ReadsRecorded, Record, Revision, RuntimeId,
+    RuntimeRegistered, Sequence, StoredContent, Timestamp, TokenId, TokenIssued, TraceParent,
+    TurnResult, WorkerCreated, WorkerId, WorkerRef, sha256,
 };
 use acta_projections::WorkerState;
 use bytes::Bytes;
@@ -108,6 +108,18 @@ pub enum Command {
         runtime: RuntimeId,
         /// What it is.
         registered: HostRegistered,
+    },
+    /// Nothing was heard of a host for longer than its lease.
+    LoseHost {
+        /// The host.
+        host: HostId,
+        /// When it was last heard of, if that was since the service started.
+        last_seen_at: Option<Timestamp>,
+    },
+    /// A host is there again; nothing happens if it was not lost.
+    FindHost {
+        /// The host.
+        host: HostId,
     },
     /// Keep a config bundle that has been checked.
     StoreBundle {
@@ -271,6 +283,8 @@ impl Command {
             Self::RegisterRuntime { .. } => "register_runtime",
             Self::StopRuntime { .. } => "stop_runtime",
             Self::RegisterHost { .. } => "register_host",
+            Self::LoseHost { .. } => "lose_host",
+            Self::FindHost { .. } => "find_host",
             Self::StoreBundle { .. } => "store_bundle",
             Self::CreateWorker { .. } => "create_worker",
             Self::Input { .. } => "input",

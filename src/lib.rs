@@ -23,6 +23,7 @@ pub mod dispatch;
 pub mod engine;
 pub mod error;
 pub mod feed;
+pub mod host_leases;
 pub mod http;
 pub mod index;
 pub mod journal;

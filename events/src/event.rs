@@ -5,10 +5,12 @@
 //! it is read.
 
 mod access;
+mod hosts;
 mod registry;
 mod worker;
 
 pub use access::*;
+pub use hosts::*;
 pub use registry::*;
 pub use worker::*;
 
@@ -43,8 +45,16 @@ pub enum EventDecodeError {
     },
 }
 
+/// The value at the beginning of a text, and its length.
+fn first<'a, T: Deserialize<'a>>(text: &'a str) -> Option<(T, usize)> {
+    let mut stream = serde_json::Deserializer::from_str(text).into_iter::<T>();
+    let value = stream.next()?.ok()?;
+    Some((value, stream.byte_offset()))
+}
+
 macro_rules! events {
-    ($($(#[$doc:meta])* $Variant:ident = $name:literal v $version:literal;)*) => {
+    ($($(#[$doc:meta])* $Variant:ident = $name:literal v $version:literal
+        $(, was v $old:literal $Old:ident)*;)*) => {
         /// Everything that can happen. The data of a variant is the type of the same name.
         #[derive(Clone, Debug, PartialEq, Serialize)]
         #[serde(untagged)]
@@ -71,7 +81,10 @@ macro_rules! events {
                 match (name, version) {
                     $(($name, $version) => serde_json::from_str(data)
                         .map(Self::$Variant)
-                        .map_err(|source| EventDecodeError::Malformed { name: $name, version, source }),)*
+                        .map_err(|source| EventDecodeError::Malformed { name: $name, version, source }),
+                    $(($name, $old) => serde_json::from_str::<$Old>(data)
+                        .map(|old| Self::$Variant(old.into()))
+                        .map_err(|source| EventDecodeError::Malformed { name: $name, version, source }),)*)*
                     _ => Err(EventDecodeError::Unknown { name: name.into(), version }),
                 }
             }
@@ -81,11 +94,13 @@ macro_rules! events {
             pub(crate) fn decode_first(name: &str, version: u16, text: &str) -> Option<(Self, usize)> {
                 match (name, version) {
                     $(($name, $version) => {
-                        let mut stream =
-                            serde_json::Deserializer::from_str(text).into_iter::<$Variant>();
-                        let data = stream.next()?.ok()?;
-                        Some((Self::$Variant(data), stream.byte_offset()))
-                    })*
+                        let (data, len) = first::<$Variant>(text)?;
+                        Some((Self::$Variant(data), len))
+                    }
+                    $(($name, $old) => {
+                        let (data, len) = first::<$Old>(text)?;
+                        Some((Self::$Variant(data.into()), len))
+                    })*)*
                     _ => None,
                 }
             }
@@ -113,9 +128,13 @@ events! {
     /// A runtime takes no more work; what it ran is stopped.
     RuntimeStopped = "runtime_stopped" v 1;
     /// A host became known.
-    HostRegistered = "host_registered" v 1;
+    HostRegistered = "host_registered" v 2, was v 1 HostRegisteredV1;
     /// What is known of a host changed.
-    HostUpdated = "host_updated" v 1;
+    HostUpdated = "host_updated" v 2, was v 1 HostUpdatedV1;
+    /// Nothing was heard of a host for longer than its lease.
+    HostLost = "host_lost" v 1;
+    /// A host that was lost is there again.
+    HostFound = "host_found" v 1;
     /// A config bundle was stored. Content: the bundle, as JSON.
     ConfigBundleStored = "config_bundle_stored" v 1;
     /// A worker was asked for. Content: [`WorkerTexts`], as JSON, unless it is empty.

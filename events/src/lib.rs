@@ -9,6 +9,7 @@ pub mod block;
 pub mod cursor;
 mod digest;
 mod event;
+mod generated_id;
 mod header;
 mod ids;
 pub mod record;
@@ -16,6 +17,7 @@ mod time;
 
 pub use digest::{Digest, DigestParseError, sha256};
 pub use event::*;
+pub use generated_id::{HINT_CHARS_MAX, display_hint, generated_id};
 pub use ids::*;
 pub use record::{Content, ContentBody, Header, MediaType, Record, StoredContent};
 pub use time::{Timestamp, TimestampParseError};

@@ -7,6 +7,7 @@
 
 mod bundles;
 mod cursors;
+mod hosts;
 mod lineage;
 mod registry;
 mod tokens;
@@ -16,8 +17,9 @@ mod workers;
 
 pub use bundles::{BundleState, Bundles};
 pub use cursors::{CursorState, Cursors};
+pub use hosts::{HostState, HostStatus, Hosts};
 pub use lineage::{EpochStart, Lineage};
-pub use registry::{HostState, Hosts, RuntimeState, RuntimeStatus, Runtimes};
+pub use registry::{RuntimeState, RuntimeStatus, Runtimes};
 pub use tokens::{TokenState, Tokens};
 pub use transcript::{MarkKind, TranscriptMark};
 pub use worker::{

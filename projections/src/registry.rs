@@ -1,9 +1,12 @@
-//! Runtimes and hosts.
+//! Runtimes.
 
 use crate::Projection;
-use acta_events::{Event, HostId, Record, RuntimeId, TemplateSummary, Timestamp};
+use acta_events::{Event, Record, RuntimeId, TemplateSummary, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    ops::Bound::{Excluded, Unbounded},
+};
 
 /// Whether a runtime takes work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +49,14 @@ impl Runtimes {
     pub fn iter(&self) -> impl Iterator<Item = (&RuntimeId, &RuntimeState)> {
         self.by_id.iter()
     }
+
+    /// Those with ids after `after`, by id.
+    pub fn after<'a>(
+        &'a self,
+        after: Option<&str>,
+    ) -> impl Iterator<Item = (&'a RuntimeId, &'a RuntimeState)> + use<'a> {
+        self.by_id.range::<str, _>((after.map_or(Unbounded, Excluded), Unbounded))
+    }
 }
 
 impl Projection for Runtimes {
@@ -73,70 +84,6 @@ impl Projection for Runtimes {
             Event::RuntimeStopped(_) => {
                 if let Some(state) = self.by_id.get_mut(id) {
                     state.status = RuntimeStatus::Stopped;
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-/// A host.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HostState {
-    /// The runtime it belongs to.
-    pub runtime: RuntimeId,
-    /// Such as `embedded-worker-runtime-host`.
-    pub kind: String,
-    /// For people.
-    pub label: String,
-    /// Operating system.
-    pub os: String,
-    /// Processor architecture.
-    pub arch: String,
-    /// When it was registered.
-    pub registered_at: Timestamp,
-}
-
-/// Hosts by id.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Hosts {
-    by_id: BTreeMap<HostId, HostState>,
-}
-
-impl Hosts {
-    /// One host.
-    pub fn get(&self, id: &HostId) -> Option<&HostState> {
-        self.by_id.get(id)
-    }
-
-    /// All of them, by id.
-    pub fn iter(&self) -> impl Iterator<Item = (&HostId, &HostState)> {
-        self.by_id.iter()
-    }
-}
-
-impl Projection for Hosts {
-    const NAME: &'static str = "hosts";
-
-    fn fold(&mut self, record: &Record) {
-        let Some(runtime) = &record.header.runtime else { return };
-        match &record.header.event {
-            Event::HostRegistered(registered) => {
-                let state = HostState {
-                    runtime: runtime.clone(),
-                    kind: registered.kind.clone(),
-                    label: registered.label.clone(),
-                    os: registered.os.clone(),
-                    arch: registered.arch.clone(),
-                    registered_at: record.header.time,
-                };
-                self.by_id.insert(registered.host.clone(), state);
-            }
-            Event::HostUpdated(updated) => {
-                if let Some(state) = self.by_id.get_mut(&updated.host) {
-                    state.label.clone_from(&updated.label);
-                    state.os.clone_from(&updated.os);
-                    state.arch.clone_from(&updated.arch);
                 }
             }
             _ => {}

@@ -17,6 +17,7 @@ mod demo;
 mod diff;
 mod export;
 mod follower;
+mod host;
 mod key;
 mod lifecycle;
 mod log;
@@ -162,6 +163,9 @@ pub(crate) enum Command {
     Status,
     /// List the sealed history in a data directory
     Segments,
+    /// Register hosts, and say that they are there
+    #[command(subcommand)]
+    Host(host::HostCommand),
     /// Check the file that says what workers can be made from
     #[command(subcommand)]
     Manifest(manifest::ManifestCommand),
@@ -279,6 +283,7 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         Command::Bundle(command) => bundle::run(command, client, out).await,
         Command::Runtime(command) => runtime::run(&command, client, out).await,
         Command::Status => status::run(client, out).await,
+        Command::Host(command) => host::run(command, client, out).await,
         Command::Serve(_)
         | Command::Demo(_)
         | Command::Rebuild(_)

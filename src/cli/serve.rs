@@ -14,13 +14,14 @@ use crate::{
     data_dir::DataDir,
     dispatch::{DispatchOwner, Surroundings},
     engine::{Engine, QueueLimits, SystemClock},
+    host_leases::HostLeases,
     http::{self, Limits, Reads, ReadsOwner, Surface},
     index::Index,
     journal::{Journal, MemoryJournal, SledJournal},
     log::{Contents, Log},
     manifest::Manifest,
 };
-use acta_events::{HostId, HostRegistered, LogId, sha256};
+use acta_events::{HostCapabilities, HostId, HostRegistered, LogId, generated_id};
 use anyhow::{Context as _, Result, anyhow};
 use parking_lot::RwLock;
 use std::{
@@ -77,6 +78,12 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     });
     let authenticator =
         Authenticator::new(&tokens).map(|known| if args.no_auth { known.open() } else { known })?;
+    let (host_leases, leases_owner) = HostLeases::start(
+        Arc::clone(&opened.log),
+        engine.handle(),
+        host.clone(),
+        Duration::from_millis(args.limits.host_lease_ms),
+    );
     let (reads, reads_owner) = reads(&args, &engine).unzip();
     let mut surface = Surface::new(
         Arc::clone(&opened.log),
@@ -92,6 +99,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     );
     surface.reads = reads;
     surface.data = opened.data.as_ref().map(|data| data.path().to_owned());
+    surface.host_leases = Some(host_leases);
     let surface = Arc::new(surface);
     let notary = NotaryOwner::start(Arc::clone(&opened.notary))
         .context("the thread that signs could not be started")?;
@@ -106,6 +114,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     shutdown.begin();
     server.await.context("the server ended in a panic")?;
     watch.close().await;
+    leases_owner.close().await;
     dispatch.close().await;
     if let Some(reads) = reads_owner {
         reads.close().await;
@@ -218,10 +227,13 @@ async fn announce(
     host: HostRegistered,
 ) -> Result<()> {
     let runtime = args.runtime_id.clone();
+    let found = Command::FindHost { host: host.host.clone() };
     let commands = [
         Command::StartService { acta: env!("CARGO_PKG_VERSION").into() },
         registration(&runtime, label, manifest),
         Command::RegisterHost { runtime, registered: host },
+        // It may have been lost to a service that went on elsewhere with this log.
+        found,
     ];
     for command in commands {
         engine.handle().submit(Request::service(command)).await?;
@@ -233,24 +245,13 @@ async fn announce(
 fn this_host() -> (HostId, HostRegistered) {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
-    let digest = sha256(&[name.as_bytes()]).to_string();
-    let body: String = name
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
-        .take(80)
-        .collect();
-    let body = match body.trim_matches('-') {
-        "" => "id",
-        body => body,
-    };
-    let host = HostId::parse(&format!("embedded-{body}-{}", &digest[..16]))
-        .expect("letters, digits and dashes, at most 106 of them, make an identifier");
+    let host = HostId::parse(&generated_id("embedded-", name))
+        .expect("a generated identifier is an identifier");
     let registered = HostRegistered {
         host: host.clone(),
         kind: "embedded-worker-runtime-host".into(),
         label: if name.is_empty() { "this machine".into() } else { name.into() },
-        os: std::env::consts::OS.into(),
-        arch: std::env::consts::ARCH.into(),
+        capabilities: HostCapabilities::of_machine(std::env::consts::OS, std::env::consts::ARCH),
     };
     (host, registered)
 }

@@ -147,6 +147,10 @@ pub struct LimitArgs {
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = at_least(1))]
     pub event_page_max: u64,
 
+    /// How long a host may be silent before it is lost
+    #[arg(long, value_name = "MS", default_value_t = 60_000, value_parser = at_least(100))]
+    pub host_lease_ms: u64,
+
     /// How long what auditors read is gathered before it is recorded
     #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = at_least(1))]
     pub audit_reads_interval_ms: u64,

@@ -49,7 +49,7 @@ pub(super) async fn run(args: ShowArgs, client: &Client, out: &mut Output) -> an
         (what @ ("host" | "worker" | "token" | "bundle" | "cursor"), None) => {
             return Err(usage(format!("which {what}?")));
         }
-        ("host", Some(id)) => one_of(client, &HOSTS, id, at).await?,
+        ("host", Some(id)) => client.send(Call::get(&["hosts", id]).query("at", at)).await?,
         ("token", Some(id)) => one_of(client, &TOKENS, id, at).await?,
         ("bundle", Some(id)) => one_of(client, &BUNDLES, id, at).await?,
         ("worker", Some(id)) | (id, None) => {
@@ -87,8 +87,6 @@ struct Few {
     missing: &'static str,
 }
 
-const HOSTS: Few =
-    Few { what: "host", path: "hosts", list: "items", id: "host_id", missing: "unknown_host" };
 const TOKENS: Few =
     Few { what: "token", path: "tokens", list: "tokens", id: "id", missing: "unknown_token" };
 const BUNDLES: Few = Few {

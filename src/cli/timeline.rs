@@ -177,11 +177,14 @@ impl Timeline {
             Event::RuntimeStopped(_) => Line::plain(format!("runtime {runtime} stopped")),
             Event::HostRegistered(e) => Line::plain(format!(
                 "host {} registered: {} ({}, {} {})",
-                e.host, e.label, e.kind, e.os, e.arch
+                e.host, e.label, e.kind, e.capabilities.os, e.capabilities.arch
             )),
-            Event::HostUpdated(e) => {
-                Line::plain(format!("host {} updated: {} ({} {})", e.host, e.label, e.os, e.arch))
-            }
+            Event::HostUpdated(e) => Line::plain(format!(
+                "host {} updated: {} ({} {})",
+                e.host, e.label, e.capabilities.os, e.capabilities.arch
+            )),
+            Event::HostLost(e) => Line::plain(format!("host {} lost", e.host)),
+            Event::HostFound(e) => Line::plain(format!("host {} found", e.host)),
             Event::ConfigBundleStored(e) => Line::plain(format!(
                 "bundle {}@{} stored: revision {}, {}, {}",
                 e.bundle.id,

@@ -5,7 +5,7 @@ use super::credentials::{OPERATOR_TOKEN_FILE, write_private};
 use super::output::{Format, Output, cell_at, note, table};
 use super::parse_moment;
 use super::serve_args::DATA_DEFAULT;
-use acta_events::{RuntimeId, TokenId, WorkerId, WorkerRef};
+use acta_events::{HostId, RuntimeId, TokenId, WorkerId, WorkerRef};
 use anyhow::{Context, bail};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::{Subcommand, ValueEnum};
@@ -15,6 +15,7 @@ use std::path::Path;
 const ISSUE_HELP: &str = "\
 Prints the token on standard output, this once; the service keeps its digest only.
   acta token issue --role observer --label dashboard > dashboard.token
+  acta token issue --role host --host build-7
   acta token issue --role worker --worker external/0193e4a2-7c3b";
 
 const RESET_HELP: &str = "\
@@ -42,6 +43,9 @@ pub(crate) enum TokenCommand {
             required_if_eq("role", "worker")
         )]
         worker: Option<WorkerRef>,
+        /// Of role host: which one
+        #[arg(long, value_name = "ID", required_if_eq("role", "host"))]
+        host: Option<HostId>,
     },
     /// List the tokens, without showing them
     Ls {
@@ -100,11 +104,17 @@ pub(super) async fn run(
     out: &mut Output,
 ) -> anyhow::Result<()> {
     let call = match &command {
-        TokenCommand::Issue { role, label, worker } => {
+        TokenCommand::Issue { role, label, worker, host } => {
             if worker.is_some() && *role != RoleArg::Worker {
                 return Err(super::usage("--worker is for --role worker"));
             }
+            if host.is_some() && *role != RoleArg::Host {
+                return Err(super::usage("--host is for --role host"));
+            }
             let mut body = json!({ "role": role.name() });
+            if let Some(host) = host {
+                body["host"] = json!(host);
+            }
             if let Some(label) = label {
                 body["label"] = label.as_str().into();
             }

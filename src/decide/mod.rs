@@ -5,6 +5,7 @@
 //! refusal. It assigns no sequence and reads no clock.
 
 mod access;
+mod hosts;
 mod registry;
 #[cfg(test)]
 mod tests;
@@ -99,8 +100,10 @@ pub fn decide(facts: Facts<'_>, command: &Command) -> Result<Decision, Rejection
         }
         Command::StopRuntime { runtime } => registry::stop_runtime(facts, runtime),
         Command::RegisterHost { runtime, registered } => {
-            Ok(registry::register_host(facts, runtime, registered))
+            hosts::register(facts, runtime, registered)
         }
+        Command::LoseHost { host, last_seen_at } => Ok(hosts::lose(facts, host, *last_seen_at)),
+        Command::FindHost { host } => hosts::find(facts, host),
         Command::StoreBundle { stored, document } => {
             Ok(registry::store_bundle(facts, stored, document))
         }

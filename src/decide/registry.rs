@@ -1,10 +1,9 @@
-//! Runtimes, hosts and config bundles.
+//! Runtimes and config bundles.
 
 use super::{Decision, Draft, Facts};
 use crate::error::{Code, Rejection};
 use acta_events::{
-    ConfigBundleStored, HostRegistered, HostUpdated, RuntimeId, RuntimeRegistered, RuntimeStopped,
-    RuntimeUpdated, StoredContent,
+    ConfigBundleStored, RuntimeId, RuntimeRegistered, RuntimeStopped, RuntimeUpdated, StoredContent,
 };
 use acta_projections::RuntimeStatus;
 
@@ -41,32 +40,6 @@ pub(super) fn stop_runtime(facts: Facts<'_>, runtime: &RuntimeId) -> Result<Deci
 pub(super) fn unknown_runtime(runtime: &RuntimeId) -> Rejection {
     let message = format!("there is no runtime `{runtime}`; `acta ls runtimes` lists them");
     Rejection::new(Code::UnknownRuntime, message)
-}
-
-pub(super) fn register_host(
-    facts: Facts<'_>,
-    runtime: &RuntimeId,
-    registered: &HostRegistered,
-) -> Decision {
-    match facts.globals.hosts.get(&registered.host) {
-        None => Draft::of_runtime(runtime, registered.clone()).into(),
-        Some(known)
-            if known.label == registered.label
-                && known.os == registered.os
-                && known.arch == registered.arch =>
-        {
-            Decision::Unchanged
-        }
-        Some(_) => {
-            let updated = HostUpdated {
-                host: registered.host.clone(),
-                label: registered.label.clone(),
-                os: registered.os.clone(),
-                arch: registered.arch.clone(),
-            };
-            Draft::of_runtime(runtime, updated).into()
-        }
-    }
 }
 
 pub(super) fn store_bundle(

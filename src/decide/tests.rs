@@ -7,9 +7,9 @@ use crate::{
     error::Rejection,
 };
 use acta_events::{
-    Actor, BundleRef, ConfigBundleStored, Digest, Event, ExitStatus, Header, HostRegistered,
-    InputKind, OutputKind, ProcessRef, ProfileSelector, Provenance, Record, Revision, Role,
-    RuntimeId, Sequence, Timestamp, TokenIssued, TurnResult, Version,
+    Actor, BundleRef, ConfigBundleStored, Digest, Event, ExitStatus, Header, HostCapabilities,
+    HostRegistered, InputKind, OutputKind, ProcessRef, ProfileSelector, Provenance, Record,
+    Revision, Role, RuntimeId, Sequence, Timestamp, TokenIssued, TurnResult, Version,
 };
 use acta_projections::{Backend, Child, Projections, RunState, WorkerState};
 
@@ -308,11 +308,22 @@ fn runtimes_and_hosts_are_registered_and_updated() {
             host: id("h"),
             kind: "test".into(),
             label: label.into(),
-            os: "linux".into(),
-            arch: "x86_64".into(),
+            capabilities: HostCapabilities::of_machine("linux", "x86_64"),
         };
         Command::RegisterHost { runtime: id::<RuntimeId>("r"), registered }
     };
+    let lose = || Command::LoseHost { host: id("h"), last_seen_at: None };
+    let find = || Command::FindHost { host: id("h") };
+    let (mut other, mut elsewhere, mut other_kind) = (runtime(), host("a"), host("a"));
+    if let Command::RegisterRuntime { runtime, .. } = &mut other {
+        *runtime = id("other");
+    }
+    if let Command::RegisterHost { runtime, .. } = &mut elsewhere {
+        *runtime = id("other");
+    }
+    if let Command::RegisterHost { registered, .. } = &mut other_kind {
+        registered.kind = "another".into();
+    }
     check(vec![
         (vec![], runtime(), "runtime_registered"),
         (vec![runtime()], runtime(), "-"),
@@ -325,6 +336,17 @@ fn runtimes_and_hosts_are_registered_and_updated() {
         (vec![runtime()], host("a"), "host_registered"),
         (vec![runtime(), host("a")], host("a"), "-"),
         (vec![runtime(), host("a")], host("b"), "host_updated"),
+        (vec![], host("a"), "refused unknown_runtime"),
+        (vec![runtime(), other.clone(), host("a")], elsewhere, "refused wrong_runtime"),
+        (vec![runtime(), host("a")], other_kind, "refused invalid_request"),
+        (vec![runtime(), host("a")], lose(), "host_lost"),
+        (vec![runtime(), host("a"), lose()], lose(), "-"),
+        (vec![runtime(), host("a"), lose()], host("a"), "-"),
+        (vec![runtime(), host("a"), lose()], host("b"), "host_updated"),
+        (vec![runtime(), host("a"), lose()], find(), "host_found"),
+        (vec![runtime(), host("a")], find(), "-"),
+        (vec![runtime()], lose(), "-"),
+        (vec![runtime()], find(), "refused unknown_host"),
     ]);
 }
 

@@ -16,6 +16,7 @@ mod events_ws;
 mod frames;
 mod grep;
 mod health;
+mod hosts;
 mod operate;
 mod past;
 mod proofs;
@@ -44,6 +45,7 @@ use crate::{
     audit::Notary,
     auth::{Authenticator, HostPolicy},
     engine::EngineHandle,
+    host_leases::HostLeases,
     log::Log,
     manifest::Manifest,
 };
@@ -124,6 +126,8 @@ pub struct Surface {
     pub data: Option<PathBuf>,
     /// What was found there last.
     pub(crate) disk_seen: operate::DiskSeen,
+    /// Which hosts are there; without, nothing is known but what the log says.
+    pub host_leases: Option<HostLeases>,
     /// One rebuild of a past state at a time.
     pub(crate) rebuilding: tokio::sync::Mutex<()>,
 }
@@ -160,6 +164,7 @@ impl Surface {
             reads: None,
             data: None,
             disk_seen: operate::DiskSeen::default(),
+            host_leases: None,
             rebuilding,
         }
     }
@@ -193,7 +198,9 @@ pub fn router(surface: Arc<Surface>) -> Router {
         .route("/v1/runtimes/{runtime_id}/workers", get(registry_workers::of_runtime))
         .route("/v1/runtimes/{runtime_id}/workers/{worker_id}", get(registry_workers::show))
         .merge(registry_operations())
-        .route("/v1/hosts", get(registry::hosts))
+        .route("/v1/hosts", get(hosts::list).post(hosts::register))
+        .route("/v1/hosts/{host_id}", get(hosts::show))
+        .route("/v1/hosts/{host_id}/heartbeat", post(hosts::heartbeat))
         .route("/v1/hosts/{host_id}/workers", get(registry_workers::of_host))
         .route("/v1/events", get(events::list))
         .route("/v1/events/ws", get(events_ws::open))

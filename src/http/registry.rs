@@ -1,15 +1,18 @@
-//! Runtimes and hosts, as lists.
+//! Runtimes.
 
 use super::{App, access::Caller, error::Reply, past, query};
 use crate::{
     auth::Permission,
     error::{Code, Rejection},
 };
-use acta_events::{HostId, RuntimeId};
-use acta_projections::{HostState, Projections, RuntimeState, RuntimeStatus};
+use acta_events::RuntimeId;
+use acta_projections::{Projections, RuntimeState, RuntimeStatus};
 use axum::{Json, extract::State, http::Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+/// How many hosts the summary of a runtime names.
+const HOST_IDS_MAX: usize = 256;
 
 #[derive(Deserialize)]
 pub(super) struct PageQuery {
@@ -30,30 +33,20 @@ impl PageQuery {
         );
         Err(Rejection::new(Code::LimitTooLarge, message))
     }
-
-    fn is_after(&self, id: &str) -> bool {
-        self.after.as_deref().is_none_or(|after| id > after)
-    }
-}
-
-fn host_shape(id: &HostId, host: &HostState) -> Value {
-    json!({
-        "runtime_id": host.runtime,
-        "host_id": id,
-        "label": host.label,
-        "kind": host.kind,
-        "status": "online",
-        "observed_at": host.registered_at,
-        // As the log knows it: a view as of a sequence is the same whenever it is asked for.
-        "last_seen_at": host.registered_at,
-        "capabilities": {"os": host.os, "arch": host.arch},
-        "diagnostics": [],
-    })
 }
 
 fn runtime_shape(projections: &Projections, id: &RuntimeId, runtime: &RuntimeState) -> Value {
-    let hosts = projections.hosts.iter().filter(|(_, host)| host.runtime == *id);
-    let host_ids: Vec<_> = hosts.map(|(id, _)| id).collect();
+    let host_ids: Vec<_> = projections.hosts.of(id).take(HOST_IDS_MAX).collect();
+    let all = projections.hosts.count(id);
+    let diagnostics: Vec<_> = (all > HOST_IDS_MAX)
+        .then(|| {
+            let message = format!(
+                "only the first {HOST_IDS_MAX} of {all} hosts are named; GET /v1/hosts lists them"
+            );
+            json!({"code": "runtime_host_ids_cut", "severity": "info", "message": message})
+        })
+        .into_iter()
+        .collect();
     let running = runtime.status == RuntimeStatus::Running;
     json!({
         "runtime_id": id,
@@ -88,7 +81,7 @@ fn runtime_shape(projections: &Projections, id: &RuntimeId, runtime: &RuntimeSta
             "os": std::env::consts::OS,
             "arch": std::env::consts::ARCH,
         },
-        "diagnostics": [],
+        "diagnostics": diagnostics,
     })
 }
 
@@ -102,7 +95,7 @@ pub(super) async fn runtimes(
     let limit = query.limit(&app)?;
     let at = past::parse(&app, query.at.as_deref()).await?;
     let items: Vec<_> = past::with_projections(&app, at, |views| {
-        let all = views.runtimes.iter().filter(|(id, _)| query.is_after(id.as_str()));
+        let all = views.runtimes.after(query.after.as_deref());
         all.take(limit).map(|(id, runtime)| runtime_shape(views, id, runtime)).collect()
     })
     .await?;
@@ -128,17 +121,4 @@ pub(super) async fn runtime(
         Rejection::new(Code::UnknownRuntime, message)
     })?;
     Ok(Json(json!({ "runtime": runtime })))
-}
-
-pub(super) async fn hosts(caller: Caller, State(app): State<App>, uri: Uri) -> Reply<Json<Value>> {
-    caller.may(Permission::ReadWorkers)?;
-    let query: PageQuery = query::query(&uri)?;
-    let limit = query.limit(&app)?;
-    let at = past::parse(&app, query.at.as_deref()).await?;
-    let items: Vec<_> = past::with_projections(&app, at, |views| {
-        let all = views.hosts.iter().filter(|(id, _)| query.is_after(id.as_str()));
-        all.take(limit).map(|(id, host)| host_shape(id, host)).collect()
-    })
-    .await?;
-    Ok(Json(json!({"items": items, "diagnostics": []})))
 }

@@ -40,6 +40,7 @@ mod observe_log;
 mod observe_snapshot;
 mod observe_worker;
 mod operate_metrics;
+mod registry_hosts;
 mod registry_manifest;
 mod registry_workers;
 mod tidy;

@@ -1,6 +1,5 @@
-//! Events of runtimes, hosts and config bundles: what there is to run workers on.
+//! Events of runtimes and config bundles: what there is to make workers from.
 
-use crate::ids::HostId;
 use serde::{Deserialize, Serialize};
 
 /// What is known of a template without its command line.
@@ -37,34 +36,6 @@ pub struct RuntimeUpdated {
 /// See [`Event::RuntimeStopped`](super::Event::RuntimeStopped).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RuntimeStopped {}
-
-/// See [`Event::HostRegistered`](super::Event::HostRegistered). The runtime is named in the envelope.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HostRegistered {
-    /// The host.
-    pub host: HostId,
-    /// Such as `embedded-worker-runtime-host`.
-    pub kind: String,
-    /// For people.
-    pub label: String,
-    /// Operating system, such as `linux`.
-    pub os: String,
-    /// Processor architecture, such as `x86_64`.
-    pub arch: String,
-}
-
-/// See [`Event::HostUpdated`](super::Event::HostUpdated).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HostUpdated {
-    /// The host.
-    pub host: HostId,
-    /// For people.
-    pub label: String,
-    /// Operating system.
-    pub os: String,
-    /// Processor architecture.
-    pub arch: String,
-}
 
 /// Where a config bundle came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

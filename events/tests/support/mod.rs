@@ -159,6 +159,23 @@ macro_rules! of {
     };
 }
 
+fn capabilities() -> impl Strategy<Value = HostCapabilities> {
+    let flags = any::<[bool; 4]>();
+    (text(), text(), flags, proptest::option::of(number())).prop_map(
+        |(os, arch, [has_workspace_fs, has_shell, has_git, supports_worktrees], max_workers)| {
+            HostCapabilities {
+                os,
+                arch,
+                has_workspace_fs,
+                has_shell,
+                has_git,
+                supports_worktrees,
+                max_workers,
+            }
+        },
+    )
+}
+
 fn events_of_the_service() -> Vec<BoxedStrategy<Event>> {
     vec![
         of!(text(), |acta| ServiceStarted { acta }),
@@ -173,15 +190,19 @@ fn events_of_the_service() -> Vec<BoxedStrategy<Event>> {
         }),
         of!((text(), templates()), |(label, templates)| RuntimeUpdated { label, templates }),
         of!(Just(()), |()| RuntimeStopped {}),
-        of!((id(), text(), text(), text(), text()), |(host, kind, label, os, arch)| {
-            HostRegistered { host, kind, label, os, arch }
+        of!((id(), text(), text(), capabilities()), |(host, kind, label, capabilities)| {
+            HostRegistered { host, kind, label, capabilities }
         }),
-        of!((id(), text(), text(), text()), |(host, label, os, arch)| HostUpdated {
+        of!((id(), text(), capabilities()), |(host, label, capabilities)| HostUpdated {
             host,
             label,
-            os,
-            arch
+            capabilities
         }),
+        of!((id(), proptest::option::of(any::<u32>())), |(host, seen)| HostLost {
+            host,
+            last_seen_at: seen.map(|seen| Timestamp(i64::from(seen)))
+        }),
+        of!(id(), |host| HostFound { host }),
         of!(stored_bundle(), |stored| stored),
         of!(token(), |issued| issued),
         of!(id(), |token| TokenRevoked { token }),

@@ -8,6 +8,7 @@ fn rows() -> Vec<(&'static str, Value, Value, &'static str)> {
     let digest = "ab".repeat(32);
     let template = json!({"name": "echo", "startable": true});
     let process = json!({"pid": 42, "started_ticks": 1, "boot": "b"});
+    let capabilities = json!({"os": "linux", "arch": "x86_64"});
     let created = |intent| json!({"intent": intent, "profile": {"kind": "runtime_default"}});
     let output = |event: &str| json!({"event": event, "turn": 1});
     vec![
@@ -34,16 +35,18 @@ fn rows() -> Vec<(&'static str, Value, Value, &'static str)> {
         ("runtime_stopped", json!({}), none.clone(), "runtime r stopped"),
         (
             "host_registered",
-            json!({"host": "h", "kind": "k", "label": "L", "os": "linux", "arch": "x86_64"}),
+            json!({"host": "h", "kind": "k", "label": "L", "capabilities": capabilities}),
             none.clone(),
             "host h registered: L (k, linux x86_64)",
         ),
         (
             "host_updated",
-            json!({"host": "h", "label": "L", "os": "linux", "arch": "x86_64"}),
+            json!({"host": "h", "label": "L", "capabilities": capabilities}),
             none.clone(),
             "host h updated: L (linux x86_64)",
         ),
+        ("host_lost", json!({"host": "h"}), none.clone(), "host h lost"),
+        ("host_found", json!({"host": "h"}), none.clone(), "host h found"),
         (
             "config_bundle_stored",
             json!({
@@ -187,8 +190,10 @@ fn rows() -> Vec<(&'static str, Value, Value, &'static str)> {
 }
 
 fn line(timeline: &mut Timeline, kind: &str, data: &Value, content: &Value) -> String {
+    let known = Event::KINDS.iter().find(|(name, _)| *name == kind);
+    let version = known.map_or(1, |(_, version)| *version);
     let mut record = json!({
-        "seq": 12, "id": "i", "time": "2026-11-20T19:14:05.000001Z", "type": kind, "v": 1,
+        "seq": 12, "id": "i", "time": "2026-11-20T19:14:05.000001Z", "type": kind, "v": version,
         "runtime": "r", "worker": "w-1", "actor": "operator", "data": data
     });
     if !content.is_null() {

@@ -15,11 +15,11 @@ use crate::{
     log::{Contents, Log},
 };
 use acta_events::{
-    Actor, BundleRef, ConfigBundleStored, Content, CursorName, Digest, ExitStatus, HostId,
-    HostRegistered, IdempotencyKey, InputKind, IntentKind, LogId, MediaType, OutputKind,
-    ProcessRef, ProfileSelector, Provenance, ReadNote, ReadsRecorded, Record, Revision, Role,
-    RuntimeId, RuntimeRegistered, Sequence, StoredContent, Timestamp, TokenId, TokenIssued,
-    TurnResult, WorkerCreated, WorkerId, WorkerRef, sha256,
+    Actor, BundleRef, ConfigBundleStored, Content, CursorName, Digest, ExitStatus,
+    HostCapabilities, HostId, HostRegistered, IdempotencyKey, InputKind, IntentKind, LogId,
+    MediaType, OutputKind, ProcessRef, ProfileSelector, Provenance, ReadNote, ReadsRecorded,
+    Record, Revision, Role, RuntimeId, RuntimeRegistered, Sequence, StoredContent, Timestamp,
+    TokenId, TokenIssued, TurnResult, WorkerCreated, WorkerId, WorkerRef, sha256,
 };
 use acta_projections::{Projections, WorkerState};
 use std::sync::Arc;
@@ -354,10 +354,13 @@ fn of_service(what: u8, a: u8, b: u8) -> Command {
                 host: id::<HostId>(&format!("h{}", a % 2)),
                 kind: "test".into(),
                 label: format!("label {}", b % 2),
-                os: "linux".into(),
-                arch: "x86_64".into(),
+                capabilities: HostCapabilities::of_machine("linux", "x86_64"),
             };
-            Command::RegisterHost { runtime: id("r"), registered }
+            match a % 8 {
+                0 | 1 => Command::LoseHost { host: registered.host, last_seen_at: None },
+                2 | 3 => Command::FindHost { host: registered.host },
+                _ => Command::RegisterHost { runtime: id("r"), registered },
+            }
         }
         160..180 => {
             let stored = ConfigBundleStored {
