@@ -14,6 +14,7 @@ pub mod bundle;
 pub mod checkpoint;
 pub mod cli;
 pub mod command;
+pub mod connect;
 pub mod content;
 pub mod create_request;
 pub mod data_dir;

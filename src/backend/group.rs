@@ -8,7 +8,7 @@ use nix::{
 
 /// The process group of a child, named by the child's own number. Dropping it kills the
 /// group.
-pub(super) struct Group {
+pub(crate) struct Group {
     pid: u32,
     /// Whether the child was reaped, so that its number is held by other members only.
     leader_reaped: bool,
@@ -18,28 +18,28 @@ pub(super) struct Group {
 
 impl Group {
     /// The group that the child `pid` leads.
-    pub(super) fn new(pid: u32) -> Self {
+    pub(crate) fn new(pid: u32) -> Self {
         Self { pid, leader_reaped: false, settled: false }
     }
 
     /// The child was waited for.
-    pub(super) fn leader_reaped(&mut self) {
+    pub(crate) fn leader_reaped(&mut self) {
         self.leader_reaped = true;
     }
 
     /// Asks every member to end. A suspended one is woken up so that it can.
-    pub(super) fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         self.send(Signal::SIGTERM);
         self.send(Signal::SIGCONT);
     }
 
     /// Kills every member.
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.send(Signal::SIGKILL);
     }
 
     /// Kills what the child left behind, for the last time.
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         if !self.settled {
             self.kill();
             self.settled = true;

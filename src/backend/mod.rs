@@ -33,7 +33,8 @@ use serde::Deserialize;
 use std::{future::Future, path::PathBuf, time::Duration};
 use tokio::sync::watch;
 
-pub use process::{LeftoverEnd, end_leftover, is_alive};
+pub(crate) use group::Group;
+pub use process::{LeftoverEnd, end_leftover, identify, is_alive};
 
 /// Text of one [`OutputKind::TextDelta`], at most.
 pub const DELTA_BYTES_MAX: usize = 16 * 1024;

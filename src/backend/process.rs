@@ -72,7 +72,7 @@ fn boot_id() -> Option<&'static str> {
 
 /// The identity of a process that has not been reaped yet; `None` where the kernel does not
 /// tell.
-pub(super) fn identify(pid: u32) -> Option<ProcessRef> {
+pub fn identify(pid: u32) -> Option<ProcessRef> {
     Some(ProcessRef {
         pid,
         started_ticks: Stat::read(pid)?.started_ticks,

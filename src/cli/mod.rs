@@ -11,6 +11,7 @@ mod archive;
 mod bundle;
 mod client;
 mod completions;
+mod connect;
 pub mod credentials;
 mod cursor;
 mod demo;
@@ -49,7 +50,7 @@ mod tests;
 
 use acta_events::{Sequence, Timestamp};
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
 use client::Client;
 use credentials::{Search, Secret, SecretParser};
 use output::{Format, Output, OutputClosed, note};
@@ -67,6 +68,8 @@ Examples:
 
 Worker ids may be cut to a beginning that only one worker has. Times are UTC.
 Exit codes: 0 done, 1 an error, 2 a command that was not understood.";
+
+const URL_DEFAULT: &str = "http://127.0.0.1:8080";
 
 /// The event-sourced control plane for agent workers
 #[derive(Debug, Parser)]
@@ -88,7 +91,7 @@ struct Connection {
         long,
         global = true,
         env = "ACTA_URL",
-        default_value = "http://127.0.0.1:8080",
+        default_value = URL_DEFAULT,
         value_parser = parse_url
     )]
     url: Url,
@@ -122,6 +125,8 @@ pub(crate) enum Command {
     /// Show the key that the log is verified with
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Be the agent of an external worker: answer its messages on this machine
+    Connect(Box<connect::ConnectArgs>),
     /// Ask for a new worker
     Spawn(spawn::SpawnArgs),
     /// Send a worker an input
@@ -180,15 +185,15 @@ struct UsageError(String);
 
 /// Parses the arguments of the process, runs the command, and tells how it ended.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let (cli, given) = match parse() {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Nobody is left to be told that printing failed.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match run(cli) {
+    match run(cli, given) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<OutputClosed>() => ExitCode::SUCCESS,
         Err(error) if error.is::<UsageError>() => {
@@ -208,7 +213,25 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+/// The arguments of the process, and what of them was really said: a default address, or an
+/// operator's token from the environment, is not for an agent.
+fn parse() -> Result<(Cli, connect::Given), clap::Error> {
+    let matches = Cli::command().try_get_matches()?;
+    let cli = Cli::from_arg_matches_mut(&mut matches.clone())?;
+    let mut given = connect::Given::default();
+    if let Some((_, said)) = matches.subcommand() {
+        let source = |name| said.value_source(name);
+        if source("url").is_some_and(|source| source != ValueSource::DefaultValue) {
+            given.url = said.get_one("url").cloned();
+        }
+        if source("token") == Some(ValueSource::CommandLine) {
+            given.token = said.get_one("token").cloned();
+        }
+    }
+    Ok((cli, given))
+}
+
+fn run(cli: Cli, given: connect::Given) -> anyhow::Result<()> {
     let Cli { connection, command } = cli;
     let output = connection.output;
     match command {
@@ -219,6 +242,13 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Demo(args) => {
             let mut out = connection.stdout();
             block_on(&mut Builder::new_multi_thread(), demo::run(args, &mut out))
+        }
+        Command::Connect(args) => {
+            let mut out = connection.stdout();
+            block_on(
+                &mut Builder::new_current_thread(),
+                Box::pin(connect::run(*args, given, &mut out)),
+            )
         }
         Command::Rebuild(args) => {
             rebuild::run(&args, connection.data.as_deref(), &mut connection.stdout())
@@ -286,6 +316,7 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         Command::Host(command) => host::run(command, client, out).await,
         Command::Serve(_)
         | Command::Demo(_)
+        | Command::Connect(_)
         | Command::Rebuild(_)
         | Command::Verify(_)
         | Command::Key(_)

@@ -370,7 +370,7 @@ async fn close(engine: Engine, notary: NotaryOwner, opened: Opened, reason: &str
     Ok(())
 }
 
-fn begin_logging(format: LogFormat) -> Result<()> {
+pub(super) fn begin_logging(format: LogFormat) -> Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()

@@ -171,6 +171,12 @@ fn journals_and_backends_know_neither_each_other_nor_engine_nor_http() {
 }
 
 #[test]
+fn the_agent_side_knows_nothing_of_the_service() {
+    // Process groups are ended the same way on both sides.
+    check_names(&["src/connect"], |module| matches!(module, "connect" | "backend"));
+}
+
+#[test]
 fn only_serve_names_concrete_journals() {
     for source in sources_of("src") {
         let may = source.path.starts_with("src/journal")

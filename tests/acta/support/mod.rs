@@ -1,11 +1,14 @@
 //! What the tests stand on: a service of their own, clients for it, and patience that ends.
 
+mod agent;
 mod cli;
 mod client;
 mod manifest;
+pub mod platform;
 mod service;
 mod socket;
 
+pub use agent::Agent;
 pub use cli::{Ran, run};
 pub use client::{Answer, Client, keys};
 pub use manifest::{PAYLOADS, manifest};
