@@ -6,6 +6,9 @@ use serde_json::{Map, Value, json};
 /// Answer text that is shown as the summary of a report, at most.
 const SUMMARY_CHARS_MAX: usize = 120;
 
+/// What a person is told where the answer says nothing.
+const EMPTY_ANSWER: &str = "(the answer is empty)";
+
 /// A message that has arrived, and where it stands in the inbox.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Row {
@@ -83,9 +86,14 @@ impl Row {
     pub(super) fn notice(&self, response: &Response) -> Value {
         let attachments: Vec<_> =
             response.parts.iter().filter(|part| part.kind != "text").map(wire_part).collect();
+        let mut text = joined_text(&response.parts);
+        if text.trim().is_empty() {
+            // A person cannot be told nothing.
+            text = EMPTY_ANSWER.into();
+        }
         let mut body = json!({
-            "message": joined_text(&response.parts),
-            "in_reply_to": self.id,
+            "message": text,
+            "reply_to": self.id,
             "idempotency_key": self.reply_key(),
         });
         if !attachments.is_empty() {
@@ -100,7 +108,7 @@ impl Row {
             "activity_type": "error",
             "status": "error",
             "method": self.request.method,
-            "in_reply_to": self.id,
+            "reply_to": self.id,
             "idempotency_key": self.failure_key(),
             "summary": summary(detail),
             "error_detail": detail,
@@ -112,20 +120,14 @@ impl Row {
         format!("error-{}", self.id)
     }
 
-    /// The report of the piece `index` of an answer that is not there as a whole yet.
-    pub(super) fn piece(&self, index: u64, text: &str) -> Value {
+    /// The report of a piece of an answer that is not there as a whole yet.
+    pub(super) fn piece(&self, text: &str) -> Value {
         json!({
-            "activity_type": "task_update",
+            "activity_type": "agent_log",
             "status": "ok",
-            "method": "message/stream",
-            "in_reply_to": self.id,
+            "method": "text_delta",
+            "reply_to": self.id,
             "summary": text,
-            "response_body": {
-                "message_id": self.request.message_id,
-                "index": index,
-                "final": false,
-                "parts": wire_parts(&[Part::text(text)]),
-            },
         })
     }
 }

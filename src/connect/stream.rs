@@ -29,21 +29,12 @@ pub(super) struct Stream<'a> {
     waiting: String,
     due: Option<Instant>,
     sending: Option<BoxFuture<'a, Result<(), WireError>>>,
-    index: u64,
     is_refused: bool,
 }
 
 impl<'a> Stream<'a> {
     pub(super) fn new(wire: &'a Wire, row: &'a Row) -> Self {
-        Self {
-            wire,
-            row,
-            waiting: String::new(),
-            due: None,
-            sending: None,
-            index: 0,
-            is_refused: false,
-        }
+        Self { wire, row, waiting: String::new(), due: None, sending: None, is_refused: false }
     }
 
     /// Whether more may come.
@@ -94,8 +85,7 @@ impl<'a> Stream<'a> {
         let rest = self.waiting.split_off(end);
         let text = std::mem::replace(&mut self.waiting, rest);
         self.due = (!self.waiting.is_empty()).then(|| Instant::now() + GATHER);
-        let body = self.row.piece(self.index, &text);
-        self.index += 1;
+        let body = self.row.piece(&text);
         let wire = self.wire;
         let sending = async move {
             let late = |_| WireError::Failed { what: "no answer in time".into() };

@@ -1,7 +1,7 @@
 //! `acta connect`: backends at work, as the platform sees them.
 
 use crate::support::{
-    Agent, eventually,
+    Connector, eventually,
     platform::{Platform, TOKEN, WORKER},
 };
 use axum::{Json, Router, routing::post};
@@ -9,8 +9,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Instant};
 
-fn agent(platform: &Platform, args: &[&str]) -> Agent {
-    Agent::new(&platform.url, WORKER, TOKEN, args)
+fn agent(platform: &Platform, args: &[&str]) -> Connector {
+    Connector::new(&platform.url, WORKER, TOKEN, args)
 }
 
 fn said(body: &Value) -> &str {
@@ -75,8 +75,8 @@ async fn what_exec_prints_is_shown_while_it_is_printed() {
     let row = platform.message(Some("w-2"), "m-1", "x");
     let piece = platform.after("piece", 1).await.remove(0);
     assert_eq!(piece.body["summary"], "begun\n");
-    assert_eq!(piece.body["in_reply_to"], row);
-    assert_eq!(piece.body["response_body"]["final"], false);
+    assert_eq!(piece.body["reply_to"], row);
+    assert_eq!(piece.body["method"], "text_delta");
     assert!(platform.calls("a2a").is_empty());
     fs::write(agent.home().join("go"), "").unwrap();
     let reply = platform.after("a2a", 1).await.remove(0);

@@ -1,7 +1,7 @@
 //! `acta connect` is killed at each step; each message is answered exactly once all the same.
 
 use crate::support::{
-    Agent, eventually,
+    Connector, eventually,
     platform::{Fault, Platform, TOKEN, WORKER},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -11,12 +11,12 @@ use std::{collections::BTreeMap, fs, time::Duration};
 const NOTING: &str = "cmd=echo $ACTA_MESSAGE_ID >> seen; [ -e hold ] && exec sleep 100; \
                       cat; echo $ACTA_MESSAGE_ID >> done";
 
-fn agent(platform: &Platform) -> Agent {
+fn agent(platform: &Platform) -> Connector {
     let args = ["--backend", "exec", "--backend-opt", NOTING, "--backend-opt", "pass_meta=true"];
-    Agent::new(&platform.url, WORKER, TOKEN, &args)
+    Connector::new(&platform.url, WORKER, TOKEN, &args)
 }
 
-fn lines(agent: &Agent, name: &str) -> Vec<String> {
+fn lines(agent: &Connector, name: &str) -> Vec<String> {
     let text = fs::read_to_string(agent.home().join(name)).unwrap_or_default();
     text.lines().map(str::to_owned).collect()
 }

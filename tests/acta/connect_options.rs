@@ -1,9 +1,9 @@
 //! `acta connect`: what it is told, and what it refuses before it does anything.
 
-use crate::support::{Agent, Ran, platform::Platform};
+use crate::support::{Connector, Ran, platform::Platform};
 
-async fn connect(url: &str, token: &str, args: &[&str]) -> (Ran, Agent) {
-    let agent = Agent::new(url, "w-1", token, args);
+async fn connect(url: &str, token: &str, args: &[&str]) -> (Ran, Connector) {
+    let agent = Connector::new(url, "w-1", token, args);
     (agent.run().await, agent)
 }
 
@@ -32,7 +32,7 @@ async fn what_is_wrong_is_refused_before_any_io() {
         assert!(platform.calls(route).is_empty(), "{route}");
     }
     for id in ["../x", "", "a/b", "a b"] {
-        let agent = Agent::new(&platform.url, id, "s3cret", &[]);
+        let agent = Connector::new(&platform.url, id, "s3cret", &[]);
         assert_eq!(agent.run().await.code, 2, "{id:?}");
     }
 }
@@ -52,7 +52,7 @@ async fn a_dry_run_says_what_would_be_done_and_touches_nothing() {
 #[tokio::test]
 async fn the_variables_of_the_original_are_understood_after_our_own() {
     let check = async |env: &[(&str, &str)], args: &[&str], url: &str| {
-        let mut agent = Agent::new("", "w-1", "", args);
+        let mut agent = Connector::new("", "w-1", "", args);
         for (name, value) in env {
             agent = agent.env(name, value);
         }
@@ -67,15 +67,15 @@ async fn the_variables_of_the_original_are_understood_after_our_own() {
     let given = ["--backend", "mock", "--dry-run", "--url", "http://given:1"];
     check(&[theirs[0], theirs[1], ("ACTA_URL", "http://ours:1")], &given, "http://given:1").await;
     // The operator's token is not the worker's.
-    let ran = Agent::new("", "w-1", "", &args).env("ACTA_TOKEN", "s3cret").run().await;
+    let ran = Connector::new("", "w-1", "", &args).env("ACTA_TOKEN", "s3cret").run().await;
     assert_eq!(ran.code, 2, "{ran:?}");
     let given = ["--backend", "mock", "--dry-run", "--token", "t"];
-    assert_eq!(Agent::new("", "w-1", "", &given).run().await.code, 0);
+    assert_eq!(Connector::new("", "w-1", "", &given).run().await.code, 0);
 }
 
 #[tokio::test]
 async fn help_names_every_backend_and_its_options() {
-    let ran = Agent::new("", "--help", "", &[]).run().await;
+    let ran = Connector::new("", "--help", "", &[]).run().await;
     for word in ["claude-code", "exec", "a2a", "mock", "pass_meta", "ACTA_MESSAGE_ID", "--dry-run"]
     {
         assert!(ran.ok().contains(word), "{word}");

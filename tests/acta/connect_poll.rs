@@ -1,7 +1,7 @@
 //! `acta connect` asks for messages, has them answered, and replies, whatever the platform does.
 
 use crate::support::{
-    Agent,
+    Connector,
     platform::{Fault, Platform, TOKEN, WORKER},
 };
 use serde_json::{Value, json};
@@ -9,8 +9,8 @@ use std::{fs, time::Instant};
 
 const MOCK: [&str; 2] = ["--backend", "mock"];
 
-fn agent(platform: &Platform, args: &[&str]) -> Agent {
-    Agent::new(&platform.url, WORKER, TOKEN, args)
+fn agent(platform: &Platform, args: &[&str]) -> Connector {
+    Connector::new(&platform.url, WORKER, TOKEN, args)
 }
 
 fn said(body: &Value) -> &str {
@@ -60,7 +60,7 @@ async fn a_person_is_answered_through_notify() {
     let notice = platform.after("notify", 1).await.remove(0);
     assert_eq!(notice.worker, WORKER);
     assert_eq!(
-        (&notice.body["message"], &notice.body["in_reply_to"]),
+        (&notice.body["message"], &notice.body["reply_to"]),
         (&json!("echo: hello"), &json!(row))
     );
     platform.all_consumed().await;
@@ -195,7 +195,7 @@ async fn a_reply_that_is_refused_is_reported_and_does_not_make_it_deaf() {
     assert_eq!(reports.len(), 2);
     for (report, row) in reports.iter().zip(&rows) {
         assert_eq!(report.body["activity_type"], "error");
-        assert_eq!(report.body["in_reply_to"], *row);
+        assert_eq!(report.body["reply_to"], *row);
         let detail = report.body["error_detail"].as_str().unwrap();
         assert!(
             detail.contains("could not be delivered") && detail.contains("made up"),
@@ -225,7 +225,7 @@ async fn a_failing_backend_is_tried_again_and_then_reported() {
     let mut agent = agent(&platform, &args).started();
     let row = platform.message(Some("w-2"), "m-1", "x");
     let report = platform.after("report", 1).await.remove(0);
-    assert_eq!(report.body["in_reply_to"], row);
+    assert_eq!(report.body["reply_to"], row);
     assert_eq!(report.body["status"], "error");
     let detail = report.body["error_detail"].as_str().unwrap();
     assert!(detail.contains("status 3") && detail.contains("oops"), "{detail}");
@@ -300,7 +300,7 @@ async fn what_the_state_says_is_obeyed_or_refused_by_name() {
     let platform = Platform::start().await;
     let mut first = agent(&platform, &MOCK).started();
     first.says("connected").await;
-    let second = Agent::new(&platform.url, WORKER, TOKEN, &MOCK)
+    let second = Connector::new(&platform.url, WORKER, TOKEN, &MOCK)
         .env("XDG_CONFIG_HOME", first.home().join(".config").to_str().unwrap());
     let ran = second.run().await;
     assert_eq!(ran.code, 1, "{ran:?}");

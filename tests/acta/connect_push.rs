@@ -1,7 +1,7 @@
 //! `acta connect --mode push`: the platform brings the messages.
 
 use crate::support::{
-    Agent, Answer, Client, eventually,
+    Answer, Client, Connector, eventually,
     platform::{Platform, TOKEN, WORKER},
 };
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ fn envelope(id: &str, text: &str) -> Value {
 /// An agent, and a platform's client of its endpoint.
 struct Pushed {
     platform: Platform,
-    agent: Agent,
+    agent: Connector,
     starts: usize,
 }
 
@@ -28,7 +28,7 @@ impl Pushed {
         let platform = Platform::start().await;
         let mut all = vec!["--mode", "push"];
         all.extend(args);
-        let agent = Agent::new(&platform.url, WORKER, TOKEN, &all);
+        let agent = Connector::new(&platform.url, WORKER, TOKEN, &all);
         let mut pushed = Self { platform, agent, starts: 0 };
         let client = pushed.again().await;
         (pushed, client)

@@ -1,16 +1,16 @@
 //! What the tests stand on: a service of their own, clients for it, and patience that ends.
 
-mod agent;
 mod cli;
 mod client;
+mod connector;
 mod manifest;
 pub mod platform;
 mod service;
 mod socket;
 
-pub use agent::Agent;
 pub use cli::{Ran, run};
 pub use client::{Answer, Client, keys};
+pub use connector::Connector;
 pub use manifest::{PAYLOADS, manifest};
 pub use service::{Options, Service, bare_command};
 pub use socket::{Incoming, Socket};

@@ -304,7 +304,7 @@ async fn report(
     headers: HeaderMap,
     Json(body): Json<Value>,
 ) -> Response {
-    let is_piece = body["activity_type"] == "task_update";
+    let is_piece = body["method"] == "text_delta";
     let route = if is_piece { "piece" } else { "report" };
     platform.take(route, &worker, &headers, body, json!({ "status": "ok" })).await
 }

@@ -14,7 +14,7 @@ use std::{
 use tempfile::TempDir;
 
 /// An agent with a home of its own, which it keeps from start to start.
-pub struct Agent {
+pub struct Connector {
     root: TempDir,
     url: String,
     worker: String,
@@ -24,7 +24,7 @@ pub struct Agent {
     process: Option<Child>,
 }
 
-impl Agent {
+impl Connector {
     /// Not started yet.
     pub fn new(url: &str, worker: &str, token: &str, args: &[&str]) -> Self {
         Self {
@@ -134,7 +134,7 @@ impl Agent {
     }
 }
 
-impl Drop for Agent {
+impl Drop for Connector {
     fn drop(&mut self) {
         if let Some(mut child) = self.process.take() {
             // It may have ended by itself.
