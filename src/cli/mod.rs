@@ -11,6 +11,8 @@ mod archive;
 mod bundle;
 mod client;
 mod completions;
+mod config;
+mod config_file;
 mod connect;
 pub mod credentials;
 mod cursor;
@@ -50,12 +52,12 @@ mod tests;
 
 use acta_events::{Sequence, Timestamp};
 use anyhow::Context;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
+use clap::{ArgMatches, Args, Parser, Subcommand, parser::ValueSource};
 use client::Client;
 use credentials::{Search, Secret, SecretParser};
 use output::{Format, Output, OutputClosed, note};
 use reqwest::Url;
-use std::{future::Future, path::PathBuf, process::ExitCode, time::Duration};
+use std::{ffi::OsString, future::Future, path::PathBuf, process::ExitCode, time::Duration};
 use tokio::runtime::{Builder, Runtime};
 
 const HELP: &str = "\
@@ -171,6 +173,9 @@ pub(crate) enum Command {
     /// Register hosts, and say that they are there
     #[command(subcommand)]
     Host(host::HostCommand),
+    /// See how the service is configured
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Check the file that says what workers can be made from
     #[command(subcommand)]
     Manifest(manifest::ManifestCommand),
@@ -185,15 +190,20 @@ struct UsageError(String);
 
 /// Parses the arguments of the process, runs the command, and tells how it ended.
 pub fn main() -> ExitCode {
-    let (cli, given) = match parse() {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let (cli, matches) = match config::parse(&arguments) {
         Ok(parsed) => parsed,
-        Err(error) => {
+        Err(config::Unparsed::File(error)) => {
+            note(&format!("error: {error:#}"));
+            return ExitCode::from(2);
+        }
+        Err(config::Unparsed::Arguments(error)) => {
             // Nobody is left to be told that printing failed.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match run(cli, given) {
+    match run(cli, really_given(&matches), &arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<OutputClosed>() => ExitCode::SUCCESS,
         Err(error) if error.is::<UsageError>() => {
@@ -213,11 +223,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The arguments of the process, and what of them was really said: a default address, or an
-/// operator's token from the environment, is not for an agent.
-fn parse() -> Result<(Cli, connect::Given), clap::Error> {
-    let matches = Cli::command().try_get_matches()?;
-    let cli = Cli::from_arg_matches_mut(&mut matches.clone())?;
+/// What of the arguments was really said: a default address, or an operator's token from the
+/// environment, is not for an agent.
+fn really_given(matches: &ArgMatches) -> connect::Given {
     let mut given = connect::Given::default();
     if let Some((_, said)) = matches.subcommand() {
         let source = |name| said.value_source(name);
@@ -228,10 +236,10 @@ fn parse() -> Result<(Cli, connect::Given), clap::Error> {
             given.token = said.get_one("token").cloned();
         }
     }
-    Ok((cli, given))
+    given
 }
 
-fn run(cli: Cli, given: connect::Given) -> anyhow::Result<()> {
+fn run(cli: Cli, given: connect::Given, arguments: &[OsString]) -> anyhow::Result<()> {
     let Cli { connection, command } = cli;
     let output = connection.output;
     match command {
@@ -261,6 +269,9 @@ fn run(cli: Cli, given: connect::Given) -> anyhow::Result<()> {
             let mut out = connection.stdout();
             manifest::run(&command, &mut out)?;
             out.flush()
+        }
+        Command::Config(config::ConfigCommand::Show(args)) => {
+            config::show(arguments, &args, &mut connection.stdout())
         }
         Command::Completions(args) => completions::run(&args, &mut connection.stdout()),
         Command::Verify(args) => match args.url()? {
@@ -322,6 +333,7 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         | Command::Key(_)
         | Command::Segments
         | Command::Manifest(_)
+        | Command::Config(_)
         | Command::Completions(_) => Ok(()),
     }
 }

@@ -35,12 +35,17 @@ When it listens, one JSON line is printed on standard output:
   {\"listening\":\"http://127.0.0.1:8080\",\"log_id\":\"…\",\"epoch\":1,\"head\":0}
 
 The first start writes an operator token to <data>/operator.token; the other commands find it
-by themselves on the same machine. SIGINT and SIGTERM end the service in good order.";
+by themselves on the same machine. Every option has an environment variable too. SIGINT and SIGTERM end the service in good order.";
 
 /// Options of `acta serve`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = SERVE_HELP)]
 pub struct ServeArgs {
+    /// A file with these options, in TOML: `event-page-max = 100`. Flags and environment win over
+    /// it; `acta config show` tells what comes from where
+    #[arg(long, value_name = "FILE", env = "ACTA_CONFIG")]
+    pub config: Option<PathBuf>,
+
     /// Where the log, the contents and the operator token are kept
     #[arg(long, value_name = "DIR", env = "ACTA_DATA", default_value = DATA_DEFAULT)]
     pub data: PathBuf,
