@@ -18,6 +18,7 @@ pub mod credentials;
 mod cursor;
 mod demo;
 mod diff;
+mod doctor;
 mod export;
 mod follower;
 mod host;
@@ -173,6 +174,8 @@ pub(crate) enum Command {
     /// Register hosts, and say that they are there
     #[command(subcommand)]
     Host(host::HostCommand),
+    /// Find out what is wrong with data, configuration, clock and surroundings
+    Doctor(doctor::DoctorArgs),
     /// See how the service is configured
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -273,6 +276,9 @@ fn run(cli: Cli, given: connect::Given, arguments: &[OsString]) -> anyhow::Resul
         Command::Config(config::ConfigCommand::Show(args)) => {
             config::show(arguments, &args, &mut connection.stdout())
         }
+        Command::Doctor(args) => {
+            doctor::run(&args, connection.data.as_deref(), &mut connection.stdout())
+        }
         Command::Completions(args) => completions::run(&args, &mut connection.stdout()),
         Command::Verify(args) => match args.url()? {
             None => verify::run(&args, &mut connection.stdout()),
@@ -334,6 +340,7 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         | Command::Segments
         | Command::Manifest(_)
         | Command::Config(_)
+        | Command::Doctor(_)
         | Command::Completions(_) => Ok(()),
     }
 }

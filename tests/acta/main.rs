@@ -45,6 +45,7 @@ mod observe_log;
 mod observe_snapshot;
 mod observe_worker;
 mod operate_config;
+mod operate_doctor;
 mod operate_metrics;
 mod registry_hosts;
 mod registry_manifest;

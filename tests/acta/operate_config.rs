@@ -93,3 +93,21 @@ async fn a_service_takes_its_file_and_its_variables() {
     assert_eq!(service.events("after=0").await.len(), 2);
     assert_eq!(service.transcript(&worker).await["items"].as_array().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn the_configuration_that_is_shipped_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let shipped = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/acta.toml"));
+    // What is proposed in comments is to be right as well.
+    let proposed = |line: &str| match line.strip_prefix("# ") {
+        Some(setting) if setting.contains(" = ") => setting.to_owned(),
+        _ => line.to_owned(),
+    };
+    let all: Vec<_> = shipped.unwrap().lines().map(proposed).collect();
+    fs::write(dir.path().join("acta.toml"), all.join("\n")).unwrap();
+    let env = [("ACTA_CONFIG", "acta.toml"), ("ACTA_OPERATOR", "t-1")];
+    let ran = acta(dir.path(), &env, &["config", "show", "-o", "json"]).await;
+    let shown: Value = serde_json::from_str(ran.ok()).unwrap();
+    let from_file = shown["options"].as_object().unwrap().values();
+    assert!(from_file.filter(|option| option["source"] == "file").count() >= 9, "{shown:#}");
+}
