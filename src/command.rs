@@ -3,9 +3,10 @@
 use crate::error::Rejection;
 use acta_events::{
     Actor, ConfigBundleStored, CursorName, Digest, ExitStatus, HostId, HostRegistered,
-    IdempotencyKey, InputKind, OutputKind, ProcessRef, ReadsRecorded, Record, Revision, RuntimeId,
-    RuntimeRegistered, Sequence, StoredContent, Timestamp, TokenId, TokenIssued, TraceParent,
-    TurnResult, WorkerCreated, WorkerId, WorkerRef, sha256,
+    IdempotencyKey, InputKind, OutputKind, ProcessRef, ReadsRecorded, Record,
+    RemoteRuntimeRegistered, Revision, RuntimeId, RuntimeRegistered, Sequence, StoredContent,
+    Timestamp, TokenId, TokenIssued, TraceParent, TurnResult, WorkerCreated, WorkerId, WorkerRef,
+    sha256,
 };
 use acta_projections::WorkerState;
 use bytes::Bytes;
@@ -96,6 +97,19 @@ pub enum Command {
         runtime: RuntimeId,
         /// What it is.
         registered: RuntimeRegistered,
+    },
+    /// Make a runtime of another service known under an alias; nothing happens if it is known so
+    /// already.
+    RegisterRemote {
+        /// The alias.
+        runtime: RuntimeId,
+        /// What and where it is.
+        registered: RemoteRuntimeRegistered,
+    },
+    /// Forget a runtime of another service.
+    RetireRuntime {
+        /// Its alias.
+        runtime: RuntimeId,
     },
     /// Take no more work, and stop all workers of the runtime.
     StopRuntime {
@@ -281,6 +295,8 @@ impl Command {
             Self::StartService { .. } => "start_service",
             Self::StopService { .. } => "stop_service",
             Self::RegisterRuntime { .. } => "register_runtime",
+            Self::RegisterRemote { .. } => "register_remote",
+            Self::RetireRuntime { .. } => "retire_runtime",
             Self::StopRuntime { .. } => "stop_runtime",
             Self::RegisterHost { .. } => "register_host",
             Self::LoseHost { .. } => "lose_host",

@@ -108,6 +108,8 @@ codes! {
     StatePoisoned = "state_poisoned" 500;
     /// Too much is being asked at once.
     Overloaded = "overloaded" 503;
+    /// The service that has the runtime is not there.
+    RuntimeUnavailable = "runtime_unavailable" 503;
     /// It is not known whether the command was recorded.
     OutcomeUnknown = "outcome_unknown" 503;
     /// The service does not write at the moment.

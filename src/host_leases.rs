@@ -140,7 +140,11 @@ impl Look {
     async fn lose_the_silent(&mut self, ended: &watch::Receiver<bool>) {
         let online: Vec<HostId> = {
             let views = self.log.views().read();
-            let online = views.hosts.iter().filter(|(_, host)| host.status == HostStatus::Online);
+            let online = views.hosts.iter().filter(|(_, host)| {
+                // What stands for another service does not beat; it is asked.
+                let asked = views.runtimes.get(&host.runtime).is_some_and(|it| it.remote.is_some());
+                host.status == HostStatus::Online && !asked
+            });
             online.map(|(id, _)| id.clone()).collect()
         };
         for (host, seen) in self.shared.overdue(online) {

@@ -32,5 +32,6 @@ pub mod log;
 pub mod manifest;
 pub mod metrics;
 pub mod overview;
+pub mod remote;
 pub mod rendered;
 pub mod views;

@@ -127,6 +127,10 @@ events! {
     RuntimeUpdated = "runtime_updated" v 1;
     /// A runtime takes no more work; what it ran is stopped.
     RuntimeStopped = "runtime_stopped" v 1;
+    /// A runtime that another service has became known, or is reached differently from now on.
+    RemoteRuntimeRegistered = "remote_runtime_registered" v 1;
+    /// A runtime is not known any more.
+    RuntimeRetired = "runtime_retired" v 1;
     /// A host became known.
     HostRegistered = "host_registered" v 2, was v 1 HostRegisteredV1;
     /// What is known of a host changed.

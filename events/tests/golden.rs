@@ -91,6 +91,15 @@ fn service_events() -> Vec<Event> {
         HostLost { host: id("host-1"), last_seen_at: Some(Timestamp(1_795_202_000_000_000)) }
             .into(),
         HostFound { host: id("host-1") }.into(),
+        RemoteRuntimeRegistered {
+            label: "Elsewhere".into(),
+            remote: RemoteAddress {
+                url: "http://10.0.0.7:7421/acta".into(),
+                token_env: Some("ELSEWHERE_TOKEN".into()),
+            },
+        }
+        .into(),
+        RuntimeRetired {}.into(),
         ConfigBundleStored {
             bundle: bundle(),
             revision: "3".into(),

@@ -1,6 +1,6 @@
 //! Hosts.
 
-use crate::Projection;
+use crate::{Projection, remote_host};
 use acta_events::{Event, HostCapabilities, HostId, Record, RuntimeId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -106,6 +106,26 @@ impl Projection for Hosts {
                     hosts.remove(id);
                 }
                 self.by_runtime.entry(runtime.clone()).or_default().insert(id.clone());
+            }
+            Event::RemoteRuntimeRegistered(registered) => {
+                let id = remote_host(runtime);
+                let before = self.by_id.get(&id).map(|before| before.registered_at);
+                let state = HostState {
+                    runtime: runtime.clone(),
+                    kind: "remote-http-host".into(),
+                    label: registered.label.clone(),
+                    status: HostStatus::Online,
+                    capabilities: HostCapabilities::default(),
+                    registered_at: before.unwrap_or(now),
+                    last_seen_at: now,
+                };
+                self.by_id.insert(id.clone(), Arc::new(state));
+                self.by_runtime.entry(runtime.clone()).or_default().insert(id);
+            }
+            Event::RuntimeRetired(_) => {
+                for id in self.by_runtime.remove(runtime).into_iter().flatten() {
+                    self.by_id.remove(&id);
+                }
             }
             Event::HostUpdated(updated) => self.change(&updated.host, |state| {
                 state.label.clone_from(&updated.label);

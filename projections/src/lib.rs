@@ -19,7 +19,7 @@ pub use bundles::{BundleState, Bundles};
 pub use cursors::{CursorState, Cursors};
 pub use hosts::{HostState, HostStatus, Hosts};
 pub use lineage::{EpochStart, Lineage};
-pub use registry::{RuntimeState, RuntimeStatus, Runtimes};
+pub use registry::{REMOTE_HTTP, RuntimeState, RuntimeStatus, Runtimes, remote_host};
 pub use tokens::{TokenState, Tokens};
 pub use transcript::{MarkKind, TranscriptMark};
 pub use worker::{

@@ -1,12 +1,24 @@
 //! Runtimes.
 
 use crate::Projection;
-use acta_events::{Event, Record, RuntimeId, TemplateSummary, Timestamp};
+use acta_events::{
+    Event, HostId, Record, RemoteAddress, RuntimeId, TemplateSummary, Timestamp, sha256,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     ops::Bound::{Excluded, Unbounded},
 };
+
+/// The kind of a runtime that another service has.
+pub const REMOTE_HTTP: &str = "remote_http";
+
+/// The host that stands for another service, whose own hosts are its own affair.
+pub fn remote_host(runtime: &RuntimeId) -> HostId {
+    let digest = sha256(&[runtime.as_str().as_bytes()]).to_string();
+    HostId::parse(&format!("remote-{}", &digest[..16]))
+        .expect("letters, a dash and hexadecimal digits make an identifier")
+}
 
 /// Whether a runtime takes work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +41,9 @@ pub struct RuntimeState {
     pub status: RuntimeStatus,
     /// What workers can be made from.
     pub templates: Vec<TemplateSummary>,
+    /// Where it is reached, if another service has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<RemoteAddress>,
     /// When it was registered.
     pub registered_at: Timestamp,
 }
@@ -71,9 +86,25 @@ impl Projection for Runtimes {
                     label: registered.label.clone(),
                     status: RuntimeStatus::Running,
                     templates: registered.templates.clone(),
+                    remote: None,
                     registered_at: record.header.time,
                 };
                 self.by_id.insert(id.clone(), state);
+            }
+            Event::RemoteRuntimeRegistered(registered) => {
+                let known = self.by_id.get(id);
+                let state = RuntimeState {
+                    kind: REMOTE_HTTP.into(),
+                    label: registered.label.clone(),
+                    status: RuntimeStatus::Running,
+                    templates: Vec::new(),
+                    remote: Some(registered.remote.clone()),
+                    registered_at: known.map_or(record.header.time, |known| known.registered_at),
+                };
+                self.by_id.insert(id.clone(), state);
+            }
+            Event::RuntimeRetired(_) => {
+                self.by_id.remove(id);
             }
             Event::RuntimeUpdated(updated) => {
                 if let Some(state) = self.by_id.get_mut(id) {

@@ -12,7 +12,7 @@ use crate::{
     command::{Command, Request},
     content::ContentStore,
     data_dir::DataDir,
-    dispatch::{DispatchOwner, Surroundings},
+    dispatch::{DispatchOwner, Kills, Surroundings},
     engine::{Engine, QueueLimits, SystemClock},
     host_leases::HostLeases,
     http::{self, Limits, Reads, ReadsOwner, Surface},
@@ -20,6 +20,7 @@ use crate::{
     journal::{Journal, MemoryJournal, SledJournal},
     log::{Contents, Log},
     manifest::Manifest,
+    remote::{MonitorOwner, Remotes},
 };
 use acta_events::{HostCapabilities, HostId, HostRegistered, LogId, generated_id};
 use anyhow::{Context as _, Result, anyhow};
@@ -61,19 +62,23 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     let label = args.display_name.clone().unwrap_or_else(|| "Embedded worker runtime".into());
     announce(&args, &engine, &label, &manifest, registered).await?;
     let manifest = Arc::new(RwLock::new(Arc::new(manifest)));
+    let manifest_problem = Arc::default();
     let watch = Watch::start(Watched {
         path: Manifest::locate(args.manifest.as_deref()),
         manifest: Arc::clone(&manifest),
         engine: engine.handle(),
         runtime: args.runtime_id.clone(),
         label,
+        problem: Arc::clone(&manifest_problem),
     });
+    let kills = Kills::default();
     let dispatch = DispatchOwner::start(Surroundings {
         log: Arc::clone(&opened.log),
         engine: engine.handle(),
         manifest: Arc::clone(&manifest),
         runtime: args.runtime_id.clone(),
         work_dir: work_dir(&opened),
+        kills: kills.clone(),
         stop_grace: Duration::from_millis(args.limits.stop_grace_ms),
     });
     let authenticator =
@@ -84,6 +89,8 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
         host.clone(),
         Duration::from_millis(args.limits.host_lease_ms),
     );
+    let remotes = Remotes::new().context("the client for other services could not be set up")?;
+    let monitor = MonitorOwner::start(remotes.clone(), Arc::clone(&opened.log));
     let (reads, reads_owner) = reads(&args, &engine).unzip();
     let mut surface = Surface::new(
         Arc::clone(&opened.log),
@@ -96,10 +103,13 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
         limits(&args),
         Arc::clone(&opened.notary),
         args.public_log,
+        remotes.clone(),
     );
     surface.reads = reads;
     surface.data = opened.data.as_ref().map(|data| data.path().to_owned());
     surface.host_leases = Some(host_leases);
+    surface.kills = kills;
+    surface.manifest_problem = manifest_problem;
     let surface = Arc::new(surface);
     let notary = NotaryOwner::start(Arc::clone(&opened.notary))
         .context("the thread that signs could not be started")?;
@@ -115,6 +125,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     server.await.context("the server ended in a panic")?;
     watch.close().await;
     leases_owner.close().await;
+    monitor.close().await;
     dispatch.close().await;
     if let Some(reads) = reads_owner {
         reads.close().await;

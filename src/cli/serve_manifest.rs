@@ -37,6 +37,8 @@ pub(super) struct Watched {
     pub(super) engine: EngineHandle,
     pub(super) runtime: RuntimeId,
     pub(super) label: String,
+    /// What is wrong with the file as it is now, for those who list the runtime.
+    pub(super) problem: Arc<RwLock<Option<String>>>,
 }
 
 /// The command that makes the service's own runtime known with its templates.
@@ -87,8 +89,16 @@ impl Watched {
             return true;
         };
         let fresh = match read {
-            Ok(fresh) => fresh,
+            Ok(fresh) => {
+                *self.problem.write() = None;
+                fresh
+            }
             Err(error) => {
+                *self.problem.write() = Some(
+                    "the manifest cannot be read as it is now; the templates stay as they were. \
+                     `acta manifest check` says what is wrong with it"
+                        .into(),
+                );
                 tracing::warn!("{error}; the templates stay as they were");
                 return true;
             }

@@ -98,6 +98,10 @@ pub fn decide(facts: Facts<'_>, command: &Command) -> Result<Decision, Rejection
         Command::RegisterRuntime { runtime, registered } => {
             Ok(registry::register_runtime(facts, runtime, registered))
         }
+        Command::RegisterRemote { runtime, registered } => {
+            registry::register_remote(facts, runtime, registered)
+        }
+        Command::RetireRuntime { runtime } => registry::retire_runtime(facts, runtime),
         Command::StopRuntime { runtime } => registry::stop_runtime(facts, runtime),
         Command::RegisterHost { runtime, registered } => {
             hosts::register(facts, runtime, registered)

@@ -3,7 +3,8 @@
 use super::{Decision, Draft, Facts};
 use crate::error::{Code, Rejection};
 use acta_events::{
-    ConfigBundleStored, RuntimeId, RuntimeRegistered, RuntimeStopped, RuntimeUpdated, StoredContent,
+    ConfigBundleStored, RemoteRuntimeRegistered, RuntimeId, RuntimeRegistered, RuntimeRetired,
+    RuntimeStopped, RuntimeUpdated, StoredContent,
 };
 use acta_projections::RuntimeStatus;
 
@@ -26,6 +27,44 @@ pub(super) fn register_runtime(
             };
             Draft::of_runtime(runtime, updated).into()
         }
+    }
+}
+
+/// An alias stands for one thing: a runtime of this service cannot become another's.
+pub(super) fn register_remote(
+    facts: Facts<'_>,
+    runtime: &RuntimeId,
+    registered: &RemoteRuntimeRegistered,
+) -> Result<Decision, Rejection> {
+    match facts.globals.runtimes.get(runtime) {
+        Some(known) if known.remote.is_none() => {
+            let message = format!(
+                "runtime `{runtime}` is one of this service's own; choose another id for the other \
+                 service's"
+            );
+            Err(Rejection::invalid(message))
+        }
+        Some(known)
+            if known.label == registered.label
+                && known.remote.as_ref() == Some(&registered.remote) =>
+        {
+            Ok(Decision::Unchanged)
+        }
+        _ => Ok(Draft::of_runtime(runtime, registered.clone()).into()),
+    }
+}
+
+pub(super) fn retire_runtime(facts: Facts<'_>, runtime: &RuntimeId) -> Result<Decision, Rejection> {
+    match facts.globals.runtimes.get(runtime) {
+        None => Err(unknown_runtime(runtime)),
+        Some(known) if known.remote.is_none() => {
+            let message = format!(
+                "runtime `{runtime}` is one of this service's own and stays as long as its \
+                 configuration says so; `acta runtime stop` ends its work"
+            );
+            Err(Rejection::invalid(message))
+        }
+        Some(_) => Ok(Draft::of_runtime(runtime, RuntimeRetired {}).into()),
     }
 }
 

@@ -9,7 +9,8 @@ use crate::{
 use acta_events::{
     Actor, BundleRef, ConfigBundleStored, Digest, Event, ExitStatus, Header, HostCapabilities,
     HostRegistered, InputKind, OutputKind, ProcessRef, ProfileSelector, Provenance, Record,
-    Revision, Role, RuntimeId, Sequence, Timestamp, TokenIssued, TurnResult, Version,
+    RemoteAddress, RemoteRuntimeRegistered, Revision, Role, RuntimeId, Sequence, Timestamp,
+    TokenIssued, TurnResult, Version,
 };
 use acta_projections::{Backend, Child, Projections, RunState, WorkerState};
 
@@ -324,7 +325,30 @@ fn runtimes_and_hosts_are_registered_and_updated() {
     if let Command::RegisterHost { registered, .. } = &mut other_kind {
         registered.kind = "another".into();
     }
+    let remote = |runtime: &str, label: &str, url: &str| {
+        let remote = RemoteAddress { url: url.into(), token_env: None };
+        let registered = RemoteRuntimeRegistered { label: label.into(), remote };
+        Command::RegisterRemote { runtime: id::<RuntimeId>(runtime), registered }
+    };
+    let retire = |runtime: &str| Command::RetireRuntime { runtime: id::<RuntimeId>(runtime) };
     check(vec![
+        (vec![], remote("a", "A", "http://x"), "remote_runtime_registered"),
+        (vec![remote("a", "A", "http://x")], remote("a", "A", "http://x"), "-"),
+        (
+            vec![remote("a", "A", "http://x")],
+            remote("a", "B", "http://x"),
+            "remote_runtime_registered",
+        ),
+        (
+            vec![remote("a", "A", "http://x")],
+            remote("a", "A", "http://y"),
+            "remote_runtime_registered",
+        ),
+        (vec![runtime()], remote("r", "A", "http://x"), "refused invalid_request"),
+        (vec![runtime()], retire("r"), "refused invalid_request"),
+        (vec![], retire("a"), "refused unknown_runtime"),
+        (vec![remote("a", "A", "http://x")], retire("a"), "runtime_retired"),
+        (vec![remote("a", "A", "http://x"), retire("a")], retire("a"), "refused unknown_runtime"),
         (vec![], runtime(), "runtime_registered"),
         (vec![runtime()], runtime(), "-"),
         (vec![runtime()], labelled("new"), "runtime_updated"),

@@ -21,7 +21,7 @@ use acta_projections::{Child, WorkerState, WorkerStatus};
 use parking_lot::RwLock;
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{broadcast, mpsc, watch},
     task::JoinSet,
 };
 
@@ -38,9 +38,33 @@ pub struct Surroundings {
     pub runtime: RuntimeId,
     /// Where the working directories of children are made.
     pub work_dir: PathBuf,
+    /// Who wants workers ended at once.
+    pub kills: Kills,
     /// Time between SIGTERM and SIGKILL, where the template does not say.
     pub stop_grace: Duration,
 }
+
+/// Ends workers that were stopped without their grace period. What is wished for is not kept: a
+/// child that outlives the service is killed by the next start anyway.
+#[derive(Clone, Debug)]
+pub struct Kills(broadcast::Sender<WorkerRef>);
+
+impl Default for Kills {
+    fn default() -> Self {
+        Self(broadcast::channel(KILLS_WAITING_MAX).0)
+    }
+}
+
+impl Kills {
+    /// Kills what runs a worker that was stopped.
+    pub fn force(&self, worker: &WorkerRef) {
+        // Nobody listens only when the service is ending, which stops everything.
+        drop(self.0.send(worker.clone()));
+    }
+}
+
+/// How many wishes may wait; of more, the oldest get their grace period.
+const KILLS_WAITING_MAX: usize = 1_024;
 
 struct Actor {
     inputs: watch::Sender<Sequence>,
@@ -88,6 +112,7 @@ impl DispatchOwner {
 impl Dispatch {
     async fn run(mut self, mut shutdown: mpsc::Receiver<()>) {
         let head = self.around.log.head();
+        let mut kills = self.around.kills.0.subscribe();
         self.take_over(head).await;
         let log = Arc::clone(&self.around.log);
         let filter = Filter { runtime: Some(self.around.runtime.clone()), ..Filter::default() };
@@ -112,6 +137,7 @@ impl Dispatch {
             tokio::select! {
                 _ = shutdown.recv() => break,
                 more = follower.wait() => if !more { break },
+                Ok(worker) = kills.recv() => self.kill(&worker),
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     self.actor_ended(ended.ok());
                 }
@@ -158,10 +184,21 @@ impl Dispatch {
             Event::WorkerInputAccepted(_) => self.begin(&worker(), record.seq()),
             Event::WorkerStopped(_) | Event::WorkerCancelled(_) => {
                 if let Some(actor) = self.actors.get(&worker()) {
-                    actor.stop.send_replace(Some(StopMode::Graceful));
+                    actor.stop.send_if_modified(|stop| {
+                        stop.is_none() && stop.replace(StopMode::Graceful).is_none()
+                    });
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The stop is in the log before anybody wishes for this; nothing else is killed.
+    fn kill(&self, worker: &WorkerRef) {
+        let state = self.around.log.views().worker(&worker.runtime_id, &worker.worker_id);
+        let stopped = state.is_some_and(|state| state.status != WorkerStatus::Running);
+        if let Some(actor) = self.actors.get(worker).filter(|_| stopped) {
+            actor.stop.send_replace(Some(StopMode::Force));
         }
     }
 

@@ -8,6 +8,7 @@ use super::{
     past,
     query::{self, Around},
     registry::PageQuery,
+    registry_source::{self, Source, remote_status},
     workers::answer,
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     error::{Code, Rejection, shown},
 };
 use acta_events::{Actor, HostCapabilities, HostId, HostRegistered, Timestamp};
-use acta_projections::{HostState, HostStatus};
+use acta_projections::{HostState, HostStatus, Projections, RuntimeStatus};
 use axum::{
     Json,
     body::Body,
@@ -35,28 +36,59 @@ const KIND_DEFAULT: &str = "worker-host";
 
 /// `last_seen` is what the leases know, in a view of the present. A past view is what the log
 /// knows: it is the same whenever it is asked for.
-fn shape(id: &HostId, host: &HostState, last_seen: Option<Timestamp>) -> Value {
-    let HostCapabilities { os, arch, max_workers, .. } = &host.capabilities;
-    let capabilities = &host.capabilities;
+fn shape(
+    app: &App,
+    views: &Projections,
+    id: &HostId,
+    host: &HostState,
+    at: past::At,
+    last_seen: Option<Timestamp>,
+) -> Value {
+    let online = host.status == HostStatus::Online;
+    let runtime = views.runtimes.get(&host.runtime);
+    let (mut status, mut usable) = (json!(host.status), online);
+    let mut capabilities = match runtime {
+        Some(runtime) => {
+            let source = Source::of(runtime);
+            usable &= runtime.status == RuntimeStatus::Running;
+            if let (Source::Remote(address), past::At::Now) = (&source, at) {
+                let seen = app.remotes.seen(&host.runtime, address);
+                let (seen, there) = remote_status(seen.as_ref());
+                (status, usable) = (json!(seen), there);
+            }
+            registry_source::capabilities(&source, usable)
+        }
+        None => registry_source::capabilities(&Source::Embedded, false),
+    };
+    let has = &host.capabilities;
+    for (name, value) in [
+        ("os", json!(named(&has.os))),
+        ("arch", json!(named(&has.arch))),
+        ("has_workspace_fs", json!(has.has_workspace_fs)),
+        ("has_shell", json!(has.has_shell)),
+        ("has_git", json!(has.has_git)),
+        ("supports_worktrees", json!(has.supports_worktrees)),
+    ] {
+        capabilities[name] = value;
+    }
+    if let Some(most) = has.max_workers {
+        capabilities["max_workers"] = most.into();
+    }
     json!({
         "runtime_id": host.runtime,
         "host_id": id,
         "label": host.label,
         "kind": host.kind,
-        "status": host.status,
+        "status": status,
         "observed_at": host.registered_at,
         "last_seen_at": last_seen.map_or(host.last_seen_at, |seen| seen.max(host.last_seen_at)),
-        "capabilities": {
-            "os": os,
-            "arch": arch,
-            "has_workspace_fs": capabilities.has_workspace_fs,
-            "has_shell": capabilities.has_shell,
-            "has_git": capabilities.has_git,
-            "supports_worktrees": capabilities.supports_worktrees,
-            "max_workers": max_workers,
-        },
+        "capabilities": capabilities,
         "diagnostics": diagnostics(id, host),
     })
+}
+
+fn named(text: &str) -> &str {
+    if text.is_empty() { "unknown" } else { text }
 }
 
 fn diagnostics(id: &HostId, host: &HostState) -> Vec<Value> {
@@ -91,8 +123,8 @@ pub(super) async fn list(caller: Caller, State(app): State<App>, uri: Uri) -> Re
     let leases = leases_at(&app, at);
     let items: Vec<_> = past::with_projections(&app, at, |views| {
         let all = views.hosts.after(after.as_ref().map(HostId::as_str)).take(limit);
-        all.map(|(id, host)| shape(id, host, leases.and_then(|leases| leases.last_seen(id))))
-            .collect()
+        let seen = |id: &HostId| leases.and_then(|leases| leases.last_seen(id));
+        all.map(|(id, host)| shape(&app, views, id, host, at, seen(id))).collect()
     })
     .await?;
     Ok(Json(json!({"items": items, "diagnostics": []})))
@@ -114,7 +146,7 @@ pub(super) async fn show(
     let at = past::of_query(&app, &uri).await?;
     let last_seen = leases_at(&app, at).and_then(|leases| leases.last_seen(&id));
     let found = past::with_projections(&app, at, |views| {
-        views.hosts.get(&id).map(|host| shape(&id, host, last_seen))
+        views.hosts.get(&id).map(|host| shape(&app, views, &id, host, at, last_seen))
     })
     .await?;
     Ok(Json(json!({ "host": found.ok_or_else(|| unknown(&id, at))? })))

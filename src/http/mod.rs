@@ -25,6 +25,11 @@ mod reads;
 mod record_json;
 mod registry;
 mod registry_operations;
+mod registry_remote;
+mod registry_runtimes;
+mod registry_source;
+mod registry_spawn;
+mod registry_watch;
 mod registry_workers;
 mod runtime;
 mod server;
@@ -40,14 +45,17 @@ mod workers;
 
 pub use reads::{Reads, ReadsOwner};
 pub use server::{Shutdown, serve};
+pub(crate) use workers::REPLAYED;
 
 use crate::{
     audit::Notary,
     auth::{Authenticator, HostPolicy},
+    dispatch::Kills,
     engine::EngineHandle,
     host_leases::HostLeases,
     log::Log,
     manifest::Manifest,
+    remote::Remotes,
 };
 use acta_events::{HostId, RuntimeId};
 use axum::{
@@ -128,6 +136,12 @@ pub struct Surface {
     pub(crate) disk_seen: operate::DiskSeen,
     /// Which hosts are there; without, nothing is known but what the log says.
     pub host_leases: Option<HostLeases>,
+    /// The runtimes of other services.
+    pub remotes: Remotes,
+    /// Where a worker is ended without grace.
+    pub kills: Kills,
+    /// What is wrong with the manifest as it is now, while an earlier one is in use.
+    pub manifest_problem: Arc<RwLock<Option<String>>>,
     /// One rebuild of a past state at a time.
     pub(crate) rebuilding: tokio::sync::Mutex<()>,
 }
@@ -146,6 +160,7 @@ impl Surface {
         limits: Limits,
         notary: Arc<Notary>,
         public_log: bool,
+        remotes: Remotes,
     ) -> Self {
         let shutdown = Shutdown::default();
         let rebuilding = tokio::sync::Mutex::new(());
@@ -165,6 +180,9 @@ impl Surface {
             data: None,
             disk_seen: operate::DiskSeen::default(),
             host_leases: None,
+            remotes,
+            kills: Kills::default(),
+            manifest_problem: Arc::default(),
             rebuilding,
         }
     }
@@ -193,9 +211,15 @@ pub fn router(surface: Arc<Surface>) -> Router {
         .route("/v1/runtime/stop", post(runtime::stop))
         .route("/v1/config-bundles", get(bundles::list).post(bundles::store))
         .route("/v1/config-bundles/{id}/availability", get(bundles::availability))
-        .route("/v1/runtimes", get(registry::runtimes))
-        .route("/v1/runtimes/{runtime_id}", get(registry::runtime))
-        .route("/v1/runtimes/{runtime_id}/workers", get(registry_workers::of_runtime))
+        .route("/v1/runtimes", get(registry::runtimes).post(registry_runtimes::register))
+        .route(
+            "/v1/runtimes/{runtime_id}",
+            get(registry::runtime).delete(registry_runtimes::retire),
+        )
+        .route(
+            "/v1/runtimes/{runtime_id}/workers",
+            get(registry_workers::of_runtime).post(registry_spawn::spawn),
+        )
         .route("/v1/runtimes/{runtime_id}/workers/{worker_id}", get(registry_workers::show))
         .merge(registry_operations())
         .route("/v1/hosts", get(hosts::list).post(hosts::register))
@@ -233,4 +257,6 @@ fn registry_operations() -> Router<App> {
         .route(&at("stop"), post(registry_operations::stop))
         .route(&at("cancel"), post(registry_operations::cancel))
         .route(&at("transcript"), get(registry_operations::transcript))
+        .route(&at("connect-points"), get(registry_watch::connect_points))
+        .route(&at("events/ws"), get(registry_watch::open))
 }

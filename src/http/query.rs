@@ -89,6 +89,11 @@ impl Around {
         Ok(Self { key, if_match, trace, method, path })
     }
 
+    /// The key alone.
+    pub(super) fn idempotency_key(&self) -> Option<&IdempotencyKey> {
+        self.key.as_ref()
+    }
+
     /// The key with the fingerprint of what is asked: method, path, the fields of the body,
     /// and for the content its digest.
     pub(super) fn key(

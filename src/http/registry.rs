@@ -1,12 +1,18 @@
 //! Runtimes.
 
-use super::{App, access::Caller, error::Reply, past, query};
+use super::{
+    App,
+    access::Caller,
+    error::Reply,
+    past, query,
+    registry_source::{DIAGNOSTICS_MAX, diagnostic, runtime_shape},
+};
 use crate::{
     auth::Permission,
     error::{Code, Rejection},
 };
 use acta_events::RuntimeId;
-use acta_projections::{Projections, RuntimeState, RuntimeStatus};
+use acta_projections::{Projections, RuntimeState};
 use axum::{Json, extract::State, http::Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -35,54 +41,37 @@ impl PageQuery {
     }
 }
 
-fn runtime_shape(projections: &Projections, id: &RuntimeId, runtime: &RuntimeState) -> Value {
-    let host_ids: Vec<_> = projections.hosts.of(id).take(HOST_IDS_MAX).collect();
-    let all = projections.hosts.count(id);
-    let diagnostics: Vec<_> = (all > HOST_IDS_MAX)
-        .then(|| {
-            let message = format!(
-                "only the first {HOST_IDS_MAX} of {all} hosts are named; GET /v1/hosts lists them"
-            );
-            json!({"code": "runtime_host_ids_cut", "severity": "info", "message": message})
-        })
-        .into_iter()
-        .collect();
-    let running = runtime.status == RuntimeStatus::Running;
-    json!({
-        "runtime_id": id,
-        "label": runtime.label,
-        "kind": runtime.kind,
-        "status": runtime.status,
-        "source": {
-            "kind": "embedded_worker_runtime",
-            "status": "active",
-            "identity_authority": "runtime_registry_projection",
-            "note": "this service runs the workers as its own child processes",
-        },
-        "host_ids": host_ids,
-        "templates": runtime.templates,
-        "capabilities": {
-            "can_list_hosts": true,
-            "can_list_workers": true,
-            "can_get_worker": true,
-            "can_spawn_worker": running,
-            "can_stop_worker": running,
-            "can_accept_input": running,
-            "can_stream_events": true,
-            "can_read_bounded_transcript": true,
-            "has_workspace_fs": false,
-            "has_shell": false,
-            "has_git": false,
-            "supports_worktrees": false,
-            "supports_backend_internal_tools": true,
-            "workspace_scope": "backend_internal",
-            "local_pod_inspection": "not_applicable",
-            "max_workers": null,
-            "os": std::env::consts::OS,
-            "arch": std::env::consts::ARCH,
-        },
-        "diagnostics": diagnostics,
-    })
+fn shape(
+    app: &App,
+    views: &Projections,
+    id: &RuntimeId,
+    runtime: &RuntimeState,
+    at: past::At,
+) -> Value {
+    let host_ids: Vec<_> = views.hosts.of(id).take(HOST_IDS_MAX).collect();
+    let mut shape = runtime_shape(app, id, runtime, at, &host_ids);
+    let all = views.hosts.count(id);
+    if all > HOST_IDS_MAX
+        && let Some(diagnostics) = shape["diagnostics"].as_array_mut()
+    {
+        let message = format!(
+            "only the first {HOST_IDS_MAX} of {all} hosts are named; GET /v1/hosts lists them"
+        );
+        diagnostics.push(diagnostic("runtime_host_ids_cut", "info", message));
+    }
+    shape
+}
+
+/// One runtime as it is now.
+pub(super) fn one(app: &App, id: &RuntimeId) -> Option<Value> {
+    let views = app.log.views().read();
+    views.runtimes.get(id).map(|runtime| shape(app, &views, id, runtime, past::At::Now))
+}
+
+/// What a list says on top of its items: what they say, as far as there is room.
+fn collected(items: &[Value]) -> Vec<Value> {
+    let all = items.iter().filter_map(|item| item["diagnostics"].as_array()).flatten();
+    all.take(DIAGNOSTICS_MAX).cloned().collect()
 }
 
 pub(super) async fn runtimes(
@@ -96,10 +85,11 @@ pub(super) async fn runtimes(
     let at = past::parse(&app, query.at.as_deref()).await?;
     let items: Vec<_> = past::with_projections(&app, at, |views| {
         let all = views.runtimes.after(query.after.as_deref());
-        all.take(limit).map(|(id, runtime)| runtime_shape(views, id, runtime)).collect()
+        all.take(limit).map(|(id, runtime)| shape(&app, views, id, runtime, at)).collect()
     })
     .await?;
-    Ok(Json(json!({"items": items, "diagnostics": []})))
+    let diagnostics = collected(&items);
+    Ok(Json(json!({"items": items, "diagnostics": diagnostics})))
 }
 
 pub(super) async fn runtime(
@@ -112,7 +102,7 @@ pub(super) async fn runtime(
     let id = query::runtime_id(&id)?;
     let at = past::of_query(&app, &uri).await?;
     let found = past::with_projections(&app, at, |views| {
-        views.runtimes.get(&id).map(|runtime| runtime_shape(views, &id, runtime))
+        views.runtimes.get(&id).map(|runtime| shape(&app, views, &id, runtime, at))
     })
     .await?;
     let runtime = found.ok_or_else(|| {

@@ -7,14 +7,16 @@ use super::{
     body,
     error::Reply,
     query::{self, Around},
-    registry_workers::unknown_runtime,
-    workers,
+    registry_remote,
+    registry_source::{Source, diagnostic},
+    registry_workers::{unknown_runtime, unknown_worker},
+    workers::{self, EndMode},
 };
 use crate::{
     auth::Permission,
     error::{Code, Rejection},
 };
-use acta_events::{InputKind, WorkerId, WorkerRef};
+use acta_events::{InputKind, RuntimeId, WorkerId, WorkerRef};
 use acta_projections::WorkerStatus;
 use axum::{
     Json,
@@ -27,7 +29,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// A runtime and a worker, as a path names them.
-type Address = Path<(String, String)>;
+pub(super) type Address = Path<(String, String)>;
 
 #[derive(Deserialize)]
 struct InputRequest {
@@ -40,47 +42,65 @@ struct InputRequest {
 struct EndRequest {
     reason: Option<String>,
     #[serde(default)]
-    mode: Mode,
+    mode: EndMode,
 }
 
-#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Mode {
-    #[default]
-    Graceful,
-    Force,
-}
-
-/// The worker, which has to be one of a runtime that is known.
-fn address(app: &App, path: &Address) -> Reply<WorkerRef> {
+/// The worker that a path names, if there is one or not.
+pub(super) fn parsed(path: &Address) -> Reply<WorkerRef> {
     let (runtime, worker) = &path.0;
     let runtime_id = query::runtime_id(runtime)?;
     let worker_id = WorkerId::parse(worker)
         .map_err(|error| Rejection::new(Code::InvalidIdentifier, error.to_string()))?;
-    if app.log.views().read().runtimes.get(&runtime_id).is_none() {
-        return Err(unknown_runtime(&runtime_id));
-    }
     Ok(WorkerRef { runtime_id, worker_id })
 }
 
-/// What a refusal is to the registry: a diagnostic where the runtime has refused, else the error.
-fn diagnostic(worker: &WorkerRef, refused: Rejection) -> Reply<Value> {
+/// What a runtime is that has to be known.
+pub(super) fn source(app: &App, runtime: &RuntimeId) -> Reply<Source> {
+    let views = app.log.views().read();
+    views.runtimes.get(runtime).map(Source::of).ok_or_else(|| unknown_runtime(runtime))
+}
+
+/// The worker, which has to be one of a runtime that is known.
+pub(super) fn address(app: &App, path: &Address) -> Reply<(WorkerRef, Source)> {
+    let worker = parsed(path)?;
+    let source = source(app, &worker.runtime_id)?;
+    Ok((worker, source))
+}
+
+/// Refuses unless the worker is known to its runtime.
+pub(super) async fn known(app: &App, worker: &WorkerRef, source: &Source) -> Reply<()> {
+    if let Source::Remote(address) = source {
+        return registry_remote::show(app, worker, address).await.map(drop);
+    }
+    let found = app.log.views().worker(&worker.runtime_id, &worker.worker_id);
+    found.map(drop).ok_or_else(|| unknown_worker(worker))
+}
+
+/// What a refusal of this service's own runtime is to the registry.
+pub(super) fn runtime_diagnostic(refused: Rejection) -> Reply<Value> {
     let code = match refused.code {
-        Code::WorkerNotFound => {
-            let message =
-                format!("runtime `{}` has no worker `{}`", worker.runtime_id, worker.worker_id);
-            return Err(Rejection::new(Code::UnknownWorker, message));
-        }
         Code::RuntimeStopped => "embedded_runtime_stopped",
         Code::InvalidRequest => "embedded_runtime_invalid_request",
+        Code::WrongRuntime => "embedded_runtime_wrong_identity",
+        Code::LimitTooLarge => "embedded_runtime_limit_too_large",
+        Code::StoreMissing | Code::StoreCorrupt => "embedded_runtime_store_error",
+        Code::StatePoisoned => "embedded_runtime_state_unavailable",
         Code::WorkerExecutionUnavailable | Code::WorkerExecutionRejected => refused.code.as_str(),
         _ => return Err(refused),
     };
-    Ok(json!({"code": code, "severity": "error", "message": refused.message}))
+    Ok(diagnostic(code, "error", refused.message))
+}
+
+/// The same where a worker was named.
+fn worker_diagnostic(worker: &WorkerRef, refused: Rejection) -> Reply<Value> {
+    match refused.code {
+        Code::WorkerNotFound => Err(unknown_worker(worker)),
+        _ => runtime_diagnostic(refused),
+    }
 }
 
 fn rejected(worker: &WorkerRef, refused: Rejection) -> Reply<Response> {
-    Ok(refusal(worker, "rejected", &diagnostic(worker, refused)?))
+    Ok(refusal(worker, "rejected", &worker_diagnostic(worker, refused)?))
 }
 
 fn refusal(worker: &WorkerRef, state: &str, diagnostic: &Value) -> Response {
@@ -101,10 +121,19 @@ pub(super) async fn input(
     request: Request<Body>,
 ) -> Reply<Response> {
     caller.may(Permission::Command)?;
-    let worker = address(&app, &path)?;
+    let (worker, source) = address(&app, &path)?;
     let around = Around::of(&request)?;
     let asked: InputRequest = body::json(&app, request).await?;
     let kind = asked.kind.unwrap_or(InputKind::User);
+    match &source {
+        Source::Remote(address) => {
+            let content = &asked.content;
+            return registry_remote::input(&caller, &app, &worker, address, around, kind, content)
+                .await;
+        }
+        Source::LocalPods => return pending(&app, &worker, &source, "worker_input_pending").await,
+        Source::Embedded | Source::External => {}
+    }
     match workers::give(&caller, &app, &worker, around, kind, asked.content).await {
         Ok(accepted) => {
             let answer = json!({
@@ -149,18 +178,26 @@ async fn end(
     how: WorkerStatus,
 ) -> Reply<Response> {
     caller.may(Permission::Command)?;
-    let worker = address(&app, &path)?;
+    let (worker, source) = address(&app, &path)?;
     let around = Around::of(&request)?;
     let asked: EndRequest = body::optional_json(&app, request).await?;
-    if asked.mode == Mode::Force {
-        let message = "a stop that is forced at once is not offered; a graceful one is forced after \
-                       the grace period of the template";
-        let pending =
-            json!({"code": "worker_stop_pending", "severity": "warning", "message": message});
-        return Ok(refusal(&worker, "unsupported", &pending));
+    match &source {
+        Source::Remote(address) => {
+            let mut body = json!({"reason": asked.reason});
+            if asked.mode == EndMode::Force {
+                body["mode"] = "force".into();
+            }
+            return registry_remote::finish(&caller, &app, &worker, address, around, body, how)
+                .await;
+        }
+        Source::LocalPods => return pending(&app, &worker, &source, "worker_stop_pending").await,
+        Source::Embedded | Source::External => {}
     }
     match workers::finish(&caller, &app, &worker, around, asked.reason, how).await {
         Ok(ack) => {
+            if asked.mode == EndMode::Force {
+                app.kills.force(&worker);
+            }
             let answer = json!({
                 "state": "accepted",
                 "runtime_id": worker.runtime_id,
@@ -173,18 +210,52 @@ async fn end(
     }
 }
 
+/// What this source does not do.
+async fn pending(app: &App, worker: &WorkerRef, source: &Source, code: &str) -> Reply<Response> {
+    known(app, worker, source).await?;
+    let message =
+        "the workers of this runtime are only looked at here; who runs them does the rest";
+    Ok(refusal(worker, "unsupported", &diagnostic(code, "info", message)))
+}
+
 /// A page of what was said.
 pub(super) async fn transcript(
     caller: Caller,
     State(app): State<App>,
     path: Address,
     uri: Uri,
-) -> Reply<Json<Value>> {
+) -> Reply<Response> {
     caller.may(Permission::ReadWorkers)?;
-    let worker = address(&app, &path)?;
+    let (worker, source) = address(&app, &path)?;
+    match &source {
+        Source::Remote(address) => {
+            let (start, limit) = workers::page_query(&app, &uri)?;
+            let page = registry_remote::transcript(&app, &worker, address, start, limit).await?;
+            let mut answer = json!({
+                "state": "accepted",
+                "runtime_id": worker.runtime_id,
+                "worker_id": worker.worker_id,
+                "start": page.start,
+                "limit": page.limit,
+                "total_items": page.total_items,
+                "items": page.items,
+                "diagnostics": [],
+            });
+            if let Some(next) = page.next_start {
+                answer["next_start"] = next.into();
+            }
+            return Ok(Json(answer).into_response());
+        }
+        Source::LocalPods => {
+            return pending(&app, &worker, &source, "worker_transcript_pending").await;
+        }
+        Source::Embedded | Source::External => {}
+    }
     let page = match workers::page(&app, worker.clone(), &uri).await {
         Ok(page) => page,
-        Err(refused) => return Err(diagnostic(&worker, refused.clone()).err().unwrap_or(refused)),
+        Err(refused) => {
+            return Err(worker_diagnostic(&worker, refused.clone()).err().unwrap_or(refused));
+        }
     };
     let items: Vec<Value> = page
         .items
@@ -210,5 +281,5 @@ pub(super) async fn transcript(
     if let Some(next) = page.next_start {
         answer["next_start"] = next.into();
     }
-    Ok(Json(answer))
+    Ok(Json(answer).into_response())
 }

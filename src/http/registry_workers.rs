@@ -1,83 +1,35 @@
 //! Workers as the registry shows them: of one runtime, of one host, one by its address.
 
-use super::{App, access::Caller, error::Reply, past, query, registry::PageQuery};
+use super::{
+    App,
+    access::Caller,
+    error::Reply,
+    past, query,
+    registry::PageQuery,
+    registry_operations::{Address, parsed, source},
+    registry_remote,
+    registry_source::{Source, WorkerSummary},
+};
 use crate::{
     auth::Permission,
-    error::{Code, Rejection, shown},
+    error::{Code, Rejection},
 };
-use acta_events::{HostId, IntentKind, ProfileSelector, RuntimeId, WorkerId, WorkerRef};
-use acta_projections::{Projections, RuntimeStatus, WorkerState, WorkerStatus};
+use acta_events::{HostId, RemoteAddress, RuntimeId, WorkerId, WorkerRef};
+use acta_projections::{Projections, RuntimeStatus, WorkerState};
 use axum::{Json, extract::State, http::Uri};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// The longest display hint, in characters.
-const HINT_CHARS_MAX: usize = 80;
-
-/// What is shown of a worker to those who list several sources: nothing of its texts, its process
-/// or the places of the machine it runs on.
-fn worker_shape(worker: &WorkerState, runtime_runs: bool) -> Value {
-    let spec = &worker.spec;
-    let alive = worker.status == WorkerStatus::Running;
-    let startable = spec.template.is_some();
-    let role = match &spec.intent {
-        IntentKind::Role { role } => Some(role),
-        IntentKind::Assistant | IntentKind::Task => None,
-    };
-    let profile = match &spec.profile {
-        ProfileSelector::RuntimeDefault => "runtime_default",
-        ProfileSelector::Builtin(value) | ProfileSelector::Named(value) => value,
-    };
-    json!({
-        "runtime_id": worker.runtime,
-        "worker_id": worker.worker,
-        "host_id": spec.host,
-        "label": worker.worker,
-        "role": role,
-        "profile": profile,
-        "workspace": {"visibility": "backend_internal", "identity": "runtime_registry_worker"},
-        "state": worker.run_state(),
-        "status": worker.status,
-        "last_seen_at": worker.last_at,
-        "implementation": {
-            "kind": "embedded_worker_runtime",
-            "display_hint": hint(spec.template.as_deref().unwrap_or("unconnected")),
-        },
-        "capabilities": {
-            "can_accept_input": alive && startable && runtime_runs,
-            "can_stream_events": true,
-            "can_stop": alive,
-            "can_spawn_followup": runtime_runs,
-            "can_read_bounded_transcript": true,
-        },
-        "diagnostics": diagnostics(worker),
-    })
-}
-
-/// A short name for people: no control characters and no slashes.
-fn hint(text: &str) -> String {
-    let plain = text.chars().filter(|c| !c.is_control() && !matches!(c, '/' | '\\'));
-    plain.take(HINT_CHARS_MAX).collect()
-}
-
-fn diagnostics(worker: &WorkerState) -> Vec<Value> {
-    let message = worker.last_result.as_ref().and_then(|last| last.message.as_deref());
-    let failed = message.map(|message| {
-        json!({"code": "worker_last_operation_failed", "severity": "warning", "message": message})
-    });
-    failed.into_iter().collect()
-}
-
-fn runs(views: &Projections, runtime: &RuntimeId) -> bool {
-    views.runtimes.get(runtime).is_some_and(|runtime| runtime.status == RuntimeStatus::Running)
-}
-
 fn page<'a>(
+    app: &App,
+    views: &Projections,
+    runtime: &RuntimeId,
     workers: impl Iterator<Item = &'a Arc<WorkerState>>,
     limit: usize,
-    runtime_runs: bool,
-) -> Vec<Value> {
-    workers.take(limit).map(|worker| worker_shape(worker, runtime_runs)).collect()
+) -> Vec<WorkerSummary> {
+    let Some(state) = views.runtimes.get(runtime) else { return Vec::new() };
+    let (source, runs) = (Source::of(state), state.status == RuntimeStatus::Running);
+    workers.take(limit).map(|worker| WorkerSummary::of(worker, &source, runs, &app.host)).collect()
 }
 
 fn after(query: &PageQuery) -> Reply<Option<WorkerId>> {
@@ -100,10 +52,15 @@ pub(super) async fn of_runtime(
     let query: PageQuery = query::query(&uri)?;
     let (limit, after) = (query.limit(&app)?, after(&query)?);
     let at = past::parse(&app, query.at.as_deref()).await?;
+    if let (Source::Remote(address), past::At::Now) = (source(&app, &runtime)?, at) {
+        let list = registry_remote::list(&app, &runtime, &address, limit, after.as_ref());
+        return Ok(Json(list.await));
+    }
     let asked = runtime.clone();
-    let items = past::with_projections(&app, at, move |views| {
+    let items = past::with_projections(&app, at, |views| {
         views.runtimes.get(&asked)?;
-        Some(page(views.workers.of(&asked, after.as_ref()), limit, runs(views, &asked)))
+        let workers = views.workers.of(&asked, after.as_ref());
+        Some(page(&app, views, &asked, workers, limit))
     })
     .await?;
     match items {
@@ -125,12 +82,16 @@ pub(super) async fn of_host(
     let query: PageQuery = query::query(&uri)?;
     let (limit, after) = (query.limit(&app)?, after(&query)?);
     let at = past::parse(&app, query.at.as_deref()).await?;
+    if let (Some((runtime, address)), past::At::Now) = (remote_of(&app, &host), at) {
+        let list = registry_remote::list(&app, &runtime, &address, limit, after.as_ref());
+        return Ok(Json(list.await));
+    }
     let asked = host.clone();
-    let items = past::with_projections(&app, at, move |views| {
+    let items = past::with_projections(&app, at, |views| {
         let runtime = &views.hosts.get(&asked)?.runtime;
         let all = views.workers.of(runtime, after.as_ref());
         let here = all.filter(|worker| worker.spec.host.as_ref() == Some(&asked));
-        Some(page(here, limit, runs(views, runtime)))
+        Some(page(&app, views, runtime, here, limit))
     })
     .await?;
     match items {
@@ -142,34 +103,39 @@ pub(super) async fn of_host(
     }
 }
 
+/// The other service that a host stands for.
+fn remote_of(app: &App, host: &HostId) -> Option<(RuntimeId, RemoteAddress)> {
+    let views = app.log.views().read();
+    let runtime = &views.hosts.get(host)?.runtime;
+    let remote = views.runtimes.get(runtime)?.remote.clone()?;
+    Some((runtime.clone(), remote))
+}
+
 /// One worker by its address.
 pub(super) async fn show(
     caller: Caller,
     State(app): State<App>,
-    path: axum::extract::Path<(String, String)>,
+    path: Address,
     uri: Uri,
 ) -> Reply<Json<Value>> {
     caller.may(Permission::ReadWorkers)?;
-    let (runtime, worker) = (&path.0.0, &path.0.1);
-    let runtime_id = query::runtime_id(runtime)?;
-    let worker_id = WorkerId::parse(worker)
-        .map_err(|error| Rejection::new(Code::InvalidIdentifier, error.to_string()))?;
+    let worker = parsed(&path)?;
     let at = past::of_query(&app, &uri).await?;
-    let asked = runtime_id.clone();
-    let runtime = past::with_projections(&app, at, move |views| {
-        views.runtimes.get(&asked).map(|_| runs(views, &asked))
+    let runtime = past::with_projections(&app, at, |views| {
+        let runtime = views.runtimes.get(&worker.runtime_id)?;
+        Some((Source::of(runtime), runtime.status == RuntimeStatus::Running))
     })
     .await?;
-    let Some(runtime_runs) = runtime else { return Err(unknown_runtime(&runtime_id)) };
-    let address = WorkerRef { runtime_id, worker_id };
-    let state = past::worker(&app, &address, at).await.map_err(|error| match error.code {
-        Code::WorkerNotFound => Rejection::new(
-            Code::UnknownWorker,
-            format!("runtime `{}` has no worker `{}`", address.runtime_id, shown(worker)),
-        ),
+    let Some((source, runs)) = runtime else { return Err(unknown_runtime(&worker.runtime_id)) };
+    if let (Source::Remote(address), past::At::Now) = (&source, at) {
+        return registry_remote::show(&app, &worker, address).await.map(Json);
+    }
+    let state = past::worker(&app, &worker, at).await.map_err(|error| match error.code {
+        Code::WorkerNotFound => unknown_worker(&worker),
         _ => error,
     })?;
-    Ok(Json(json!({ "worker": worker_shape(&state, runtime_runs) })))
+    let summary = WorkerSummary::of(&state, &source, runs, &app.host);
+    Ok(Json(json!({ "worker": summary })))
 }
 
 pub(super) fn unknown_runtime(runtime: &RuntimeId) -> Rejection {
@@ -177,17 +143,7 @@ pub(super) fn unknown_runtime(runtime: &RuntimeId) -> Rejection {
     Rejection::new(Code::UnknownRuntime, message)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::hint;
-
-    #[test]
-    fn a_hint_is_short_and_plain() {
-        let rows =
-            [("echo", "echo"), ("../etc/passwd", "..etcpasswd"), ("a\\b\u{7}\nc", "abc"), ("", "")];
-        for (text, expected) in rows {
-            assert_eq!(hint(text), expected);
-        }
-        assert_eq!(hint(&"ü".repeat(500)).chars().count(), 80);
-    }
+pub(super) fn unknown_worker(worker: &WorkerRef) -> Rejection {
+    let message = format!("runtime `{}` has no worker `{}`", worker.runtime_id, worker.worker_id);
+    Rejection::new(Code::UnknownWorker, message)
 }

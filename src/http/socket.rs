@@ -34,6 +34,21 @@ pub(super) enum CloseCode {
     Conflict = 4409,
 }
 
+impl CloseCode {
+    /// The one that another service has given.
+    pub(super) fn of(code: u16) -> Self {
+        let all = [
+            Self::GoingAway,
+            Self::Policy,
+            Self::TooSlow,
+            Self::BadRequest,
+            Self::Unauthorized,
+            Self::Conflict,
+        ];
+        all.into_iter().find(|known| *known as u16 == code).unwrap_or(Self::Failed)
+    }
+}
+
 /// The sending half.
 pub(super) struct Sender {
     sink: SplitSink<WebSocket, Message>,

@@ -14,7 +14,7 @@ use crate::{
     error::{Code, Rejection},
     feed::{CursorProblem, Follower, cursor_at, resolve},
 };
-use acta_events::{Sequence, cursor::Cursor};
+use acta_events::{Sequence, WorkerRef, cursor::Cursor};
 use acta_projections::WorkerState;
 use axum::{
     extract::{State, ws::WebSocket, ws::WebSocketUpgrade},
@@ -61,7 +61,18 @@ pub(super) async fn open(
 ) -> Reply<Response> {
     caller.may(Permission::ReadWorkers)?;
     let worker = query::own_worker(&app, &id)?;
-    let query: WatchQuery = query::query(&uri)?;
+    open_worker(caller, app, worker, &uri, upgrade)
+}
+
+/// The same for a worker of any runtime in this log.
+pub(super) fn open_worker(
+    caller: Caller,
+    app: App,
+    worker: WorkerRef,
+    uri: &Uri,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Reply<Response> {
+    let query: WatchQuery = query::query(uri)?;
     let state = app.log.views().worker(&worker.runtime_id, &worker.worker_id).ok_or_else(|| {
         let message =
             format!("there is no worker `{}`; `acta ls workers` lists them", worker.worker_id);

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     auth::Permission,
     command::{Ack, Command, worker_id},
-    create_request::CreateRequest,
+    create_request::{CheckedCreate, CreateRequest},
     error::{Code, Rejection},
 };
 use acta_events::{Event, InputKind, MediaType, Record, Revision, Sequence, Version, WorkerRef};
@@ -32,7 +32,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// The mark of an answer that was given before.
-pub(super) const REPLAYED: &str = "idempotent-replayed";
+pub(crate) const REPLAYED: &str = "idempotent-replayed";
 
 #[derive(Deserialize)]
 struct ListQuery {
@@ -84,7 +84,19 @@ pub(super) async fn create(
     caller.may(Permission::Command)?;
     let around = Around::of(&request)?;
     let asked: CreateRequest = body::json(&app, request).await?;
-    let parsed = asked.check()?;
+    let (first, replayed) = make(&caller, &app, around, asked.check()?).await?;
+    let detail = shapes::created(&app, &first).await?.ok_or_else(unexpected)?;
+    Ok(answer(replayed, json!({ "worker": detail })))
+}
+
+/// Makes a worker of this service's own runtime, whichever surface that was asked by. Gives back
+/// its first record, and whether that was there before.
+pub(super) async fn make(
+    caller: &Caller,
+    app: &App,
+    around: Around,
+    parsed: CheckedCreate,
+) -> Reply<(Arc<Record>, bool)> {
     let mut created = parsed.created;
     let template = app.manifest.read().choose(parsed.template.as_deref(), &created.profile)?;
     let fields = (&created, &parsed.template);
@@ -93,7 +105,7 @@ pub(super) async fn create(
     } else {
         let bytes = serde_json::to_vec(&parsed.texts).map(Bytes::from);
         let bytes = bytes.map_err(|error| Rejection::invalid(error.to_string()))?;
-        check_content(&app, &bytes)?;
+        check_content(app, &bytes)?;
         let content = app.log.keep(MediaType::Json, bytes.clone()).await?;
         let key = around.key(&fields, Some((&bytes, content.digest)))?;
         (Some(content), key)
@@ -109,11 +121,10 @@ pub(super) async fn create(
     let command = query::command(caller.0.actor.clone(), around, key, command);
     let ack = app.engine.submit(command).await?;
     let Ack::Recorded { first, replayed } = ack else { return Err(unexpected()) };
-    let detail = shapes::created(&app, &first).await?.ok_or_else(unexpected)?;
-    Ok(answer(replayed, json!({ "worker": detail })))
+    Ok((first, replayed))
 }
 
-fn unexpected() -> Rejection {
+pub(super) fn unexpected() -> Rejection {
     Rejection::new(Code::Internal, "the command was recorded as something else than expected")
 }
 
@@ -224,6 +235,17 @@ pub(super) async fn give(
 #[derive(Default, Deserialize)]
 struct LifecycleRequest {
     reason: Option<String>,
+    #[serde(default)]
+    mode: EndMode,
+}
+
+/// How a worker is ended: with its grace period, or at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum EndMode {
+    #[default]
+    Graceful,
+    Force,
 }
 
 #[derive(Serialize)]
@@ -268,6 +290,9 @@ async fn end(
     let around = Around::of(&request)?;
     let asked: LifecycleRequest = body::optional_json(&app, request).await?;
     let ack = finish(&caller, &app, &worker, around, asked.reason, how).await?;
+    if asked.mode == EndMode::Force {
+        app.kills.force(&worker);
+    }
     lifecycle_ack(worker, ack)
 }
 
@@ -351,9 +376,14 @@ pub(super) async fn transcript(
     Ok(Json(json!({ "transcript": page(&app, worker, &uri).await? })))
 }
 
-/// The page that a query asks for.
-pub(super) async fn page(app: &App, worker: WorkerRef, uri: &Uri) -> Reply<Transcript> {
+/// Where a page of a transcript begins, and how long it may be.
+pub(super) fn page_query(app: &App, uri: &Uri) -> Reply<(u64, usize)> {
     let query: TranscriptQuery = query::query(uri)?;
+    let limit = limit(app, &query)?;
+    Ok((query.start, limit))
+}
+
+fn limit(app: &App, query: &TranscriptQuery) -> Reply<usize> {
     let limit = query.limit.unwrap_or(app.limits.transcript_items);
     if limit > app.limits.transcript_items {
         let message = format!(
@@ -362,6 +392,13 @@ pub(super) async fn page(app: &App, worker: WorkerRef, uri: &Uri) -> Reply<Trans
         );
         return Err(Rejection::new(Code::LimitTooLarge, message));
     }
+    Ok(limit)
+}
+
+/// The page that a query asks for.
+pub(super) async fn page(app: &App, worker: WorkerRef, uri: &Uri) -> Reply<Transcript> {
+    let query: TranscriptQuery = query::query(uri)?;
+    let limit = limit(app, &query)?;
     let at = past::parse(app, query.at.as_deref()).await?;
     let state = past::worker(app, &worker, at).await?;
     let through = match at {

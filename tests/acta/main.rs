@@ -49,5 +49,7 @@ mod operate_doctor;
 mod operate_metrics;
 mod registry_hosts;
 mod registry_manifest;
+mod registry_remote;
+mod registry_spawn;
 mod registry_workers;
 mod tidy;

@@ -113,9 +113,6 @@ async fn operations_answer_with_a_state_and_diagnostics() {
     assert_eq!(blank["state"], "rejected");
     assert_eq!(blank["diagnostics"][0]["code"], "embedded_runtime_invalid_request");
     assert_eq!(blank["diagnostics"][0]["severity"], "error");
-    let forced = service.post(&at("stop"), &json!({"mode": "force"})).await.ok();
-    assert_eq!(forced["state"], "unsupported");
-    assert_eq!(forced["diagnostics"][0]["code"], "worker_stop_pending");
     for _ in 0..2 {
         let stopped = service.post(&at("stop"), &json!({"mode": "graceful"})).await.ok();
         assert_eq!(stopped["state"], "accepted");

@@ -37,6 +37,30 @@ pub struct RuntimeUpdated {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RuntimeStopped {}
 
+/// See [`Event::RemoteRuntimeRegistered`](super::Event::RemoteRuntimeRegistered). The runtime, under
+/// the alias that it has here, is named in the envelope.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RemoteRuntimeRegistered {
+    /// For people.
+    pub label: String,
+    /// Where it is.
+    pub remote: RemoteAddress,
+}
+
+/// Where a service is reached, and how one shows there who asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteAddress {
+    /// Its base address, without a trailing slash, user or password.
+    pub url: String,
+    /// The name of the environment variable that has the token; never the token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_env: Option<String>,
+}
+
+/// See [`Event::RuntimeRetired`](super::Event::RuntimeRetired).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RuntimeRetired {}
+
 /// Where a config bundle came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
