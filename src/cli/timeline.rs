@@ -175,6 +175,10 @@ impl Timeline {
                 count(e.templates.len() as u64, "template")
             )),
             Event::RuntimeStopped(_) => Line::plain(format!("runtime {runtime} stopped")),
+            Event::RemoteRuntimeRegistered(e) => {
+                Line::plain(format!("runtime {runtime} registered: {} ({})", e.label, e.remote.url))
+            }
+            Event::RuntimeRetired(_) => Line::plain(format!("runtime {runtime} retired")),
             Event::HostRegistered(e) => Line::plain(format!(
                 "host {} registered: {} ({}, {} {})",
                 e.host, e.label, e.kind, e.capabilities.os, e.capabilities.arch

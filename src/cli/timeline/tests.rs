@@ -34,6 +34,13 @@ fn rows() -> Vec<(&'static str, Value, Value, &'static str)> {
         ),
         ("runtime_stopped", json!({}), none.clone(), "runtime r stopped"),
         (
+            "remote_runtime_registered",
+            json!({"label": "L", "remote": {"url": "http://x", "token_env": "T"}}),
+            none.clone(),
+            "runtime r registered: L (http://x)",
+        ),
+        ("runtime_retired", json!({}), none.clone(), "runtime r retired"),
+        (
             "host_registered",
             json!({"host": "h", "kind": "k", "label": "L", "capabilities": capabilities}),
             none.clone(),

@@ -18,8 +18,9 @@ use acta_events::{
     Actor, BundleRef, ConfigBundleStored, Content, CursorName, Digest, ExitStatus,
     HostCapabilities, HostId, HostRegistered, IdempotencyKey, InputKind, IntentKind, LogId,
     MediaType, OutputKind, ProcessRef, ProfileSelector, Provenance, ReadNote, ReadsRecorded,
-    Record, Revision, Role, RuntimeId, RuntimeRegistered, Sequence, StoredContent, Timestamp,
-    TokenId, TokenIssued, TurnResult, WorkerCreated, WorkerId, WorkerRef, sha256,
+    Record, RemoteAddress, RemoteRuntimeRegistered, Revision, Role, RuntimeId, RuntimeRegistered,
+    Sequence, StoredContent, Timestamp, TokenId, TokenIssued, TurnResult, WorkerCreated, WorkerId,
+    WorkerRef, sha256,
 };
 use acta_projections::{Projections, WorkerState};
 use std::sync::Arc;
@@ -339,7 +340,16 @@ fn bundle(n: u8) -> BundleRef {
 fn of_service(what: u8, a: u8, b: u8) -> Command {
     match what {
         130..140 => register(["r", "other"][usize::from(a % 2)]),
-        140..145 => {
+        140..142 => {
+            let remote = RemoteAddress { url: format!("http://{}", b % 2), token_env: None };
+            let registered = RemoteRuntimeRegistered { label: "far".into(), remote };
+            let runtime = id(["far", "r"][usize::from(a.is_multiple_of(4))]);
+            Command::RegisterRemote { runtime, registered }
+        }
+        142 => {
+            Command::RetireRuntime { runtime: id(["far", "r"][usize::from(a.is_multiple_of(4))]) }
+        }
+        143..145 => {
             let Command::RegisterRuntime { runtime, mut registered } = register("r") else {
                 unreachable!()
             };
