@@ -59,11 +59,12 @@ async fn a_host_is_registered_once_and_what_changes_is_an_event() {
     );
 
     let shown = host(&service, "build-7").await;
-    assert_eq!(
-        shown["capabilities"],
-        json!({"os": "linux", "arch": "aarch64", "has_workspace_fs": false, "has_shell": true,
-            "has_git": true, "supports_worktrees": false, "max_workers": 4})
-    );
+    let said = json!({"os": "linux", "arch": "aarch64", "has_workspace_fs": false,
+        "has_shell": true, "has_git": true, "supports_worktrees": false, "max_workers": 4,
+        "can_list_workers": true, "workspace_scope": "backend_internal"});
+    for (name, value) in said.as_object().unwrap() {
+        assert_eq!(&shown["capabilities"][name], value, "{name}");
+    }
     assert_eq!((&shown["kind"], &shown["label"]), (&json!("worker-host"), &json!("A machine")));
     assert_eq!((&shown["status"], &shown["diagnostics"]), (&json!("online"), &json!([])));
     let before = service.get(&format!("/v1/hosts/build-7?at={head}")).await.ok();
