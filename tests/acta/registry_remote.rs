@@ -137,6 +137,7 @@ async fn an_observer_through_the_alias_hears_of_the_end_and_may_not_speak() {
     let mut there = Service::start().await;
     let here = joined(&there, &there.base).await;
     let worker = spawned(&here).await;
+    there.run_state(&worker, "idle").await;
     let path = format!("{ALIAS}/workers/{worker}/events/ws");
     let mut talker = here.watch(&path).await;
     talker.frame().await;
