@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod archive;
+mod bench;
 mod bundle;
 mod client;
 mod completions;
@@ -171,6 +172,9 @@ pub(crate) enum Command {
     Status,
     /// List the sealed history in a data directory
     Segments,
+    /// Make something to measure upon
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Register hosts, and say that they are there
     #[command(subcommand)]
     Host(host::HostCommand),
@@ -294,6 +298,7 @@ fn run(cli: Cli, given: connect::Given, arguments: &[OsString]) -> anyhow::Resul
         Command::Key(key::KeyCommand::Show) => {
             key::show(connection.data.as_deref(), &mut connection.stdout())
         }
+        Command::Bench(command) => bench::run(&command, &mut connection.stdout()),
         Command::Segments => segments::run(connection.data.as_deref(), &mut connection.stdout()),
         Command::Token(token::TokenCommand::Reset) => {
             token::reset(connection.data.as_deref(), &mut connection.stdout())
@@ -338,6 +343,7 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         | Command::Verify(_)
         | Command::Key(_)
         | Command::Segments
+        | Command::Bench(_)
         | Command::Manifest(_)
         | Command::Config(_)
         | Command::Doctor(_)
