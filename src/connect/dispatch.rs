@@ -63,7 +63,7 @@ impl Dispatcher<'_> {
         }
         let Request { caller_id, message_id, .. } = &row.request;
         let from = if caller_id.is_empty() { "a person" } else { caller_id };
-        tracing::info!(message = message_id, from, behind, "working on a message");
+        tracing::info!(message_id, from, behind, "working on a message");
         let begun = Instant::now();
         let outcome = match self.work(row).await? {
             Worked::Answer(response) if caller_id.is_empty() => {
@@ -79,7 +79,7 @@ impl Dispatcher<'_> {
         let worked_ms = millis(begun);
         let done = self.deliver_pending(Some(row)).await?;
         if done == Progressed::Done {
-            tracing::info!(message = message_id, worked_ms, total_ms = millis(begun), "done");
+            tracing::info!(message_id, worked_ms, total_ms = millis(begun), "done");
         }
         Ok(done)
     }
@@ -104,14 +104,14 @@ impl Dispatcher<'_> {
             };
             let wait = backoff.next(None);
             let tries = backoff.failures();
-            let message = &row.request.message_id;
+            let message_id = &row.request.message_id;
             if tries >= BACKEND_TRIES || matches!(error, BackendError::Refused(_)) {
-                tracing::error!(message, %error, tries, "the backend failed; giving up");
+                tracing::error!(message_id, %error, tries, "the backend failed; giving up");
                 self.health.failed();
                 return Ok(Worked::Failure(cut(&error.to_string())));
             }
             let retry_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            tracing::warn!(message, %error, retry_ms, "the backend failed");
+            tracing::warn!(message_id, %error, retry_ms, "the backend failed");
             tokio::select! {
                 () = sleep(wait) => {}
                 () = self.stopping.soft.cancelled() => return Ok(Worked::Stopped),
@@ -152,7 +152,12 @@ impl Dispatcher<'_> {
         let mut backoff = Backoff::new(self.delay);
         let mut tries = 0;
         while let Some(pending) = self.state.pending().cloned() {
-            let error = match self.offer(&pending).await {
+            let offered = tokio::select! {
+                offered = self.offer(&pending) => offered,
+                // Whether it was taken shows when it is offered again, under the same key.
+                () = self.stopping.patience_ended() => return Ok(Progressed::Stopped),
+            };
+            let error = match offered {
                 Ok(()) => {
                     self.state.settle_pending().await?;
                     break;

@@ -142,7 +142,7 @@ async fn work(dispatcher: &mut Dispatcher<'_>, call: Call) -> Result<(), Connect
         "" => "a person",
         caller => caller,
     };
-    tracing::info!(message = row.request.message_id, from, "working on a message");
+    tracing::info!(message_id = row.request.message_id, from, "working on a message");
     let body = match dispatcher.work(&row).await? {
         Worked::Answer(response) => success(&row, &response),
         Worked::Failure(detail) => failure(&detail),
@@ -152,7 +152,7 @@ async fn work(dispatcher: &mut Dispatcher<'_>, call: Call) -> Result<(), Connect
         }
     };
     dispatcher.state.settle_given(Given { key, body: body.clone() }).await?;
-    tracing::info!(message = row.request.message_id, "done");
+    tracing::info!(message_id = row.request.message_id, "done");
     let _ = answer.send(Some(body));
     Ok(())
 }

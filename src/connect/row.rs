@@ -1,10 +1,17 @@
 //! What a message is on the wire, and what an answer to it is.
 
 use super::backend::{Part, Request, Response, joined_text};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 /// Answer text that is shown as the summary of a report, at most.
 const SUMMARY_CHARS_MAX: usize = 120;
+
+/// The longest id of a row.
+const ID_BYTES_MAX: usize = 200;
+/// The longest key that is remembered as it is.
+const KEY_BYTES_MAX: usize = 300;
 
 /// What a person is told where the answer says nothing.
 const EMPTY_ANSWER: &str = "(the answer is empty)";
@@ -23,6 +30,10 @@ impl Row {
     /// Reads a row of the inbox. The error says what is wrong with it.
     pub(super) fn read(row: &Value) -> Result<Self, String> {
         let id = row_id(row).ok_or("it has no id")?;
+        // It becomes part of a key, which is sent in a header.
+        if id.len() > ID_BYTES_MAX || !id.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err("its id is not one".into());
+        }
         let envelope = match &row["request_body"] {
             // Some senders store the text of the envelope.
             Value::String(text) => &serde_json::from_str(text)
@@ -52,11 +63,16 @@ impl Row {
     /// the message's id, else by the row.
     pub(super) fn key(&self) -> String {
         let Request { caller_id, idempotency_key, message_id, .. } = &self.request;
-        match (idempotency_key.as_str(), message_id.as_str()) {
+        let key = match (idempotency_key.as_str(), message_id.as_str()) {
             ("", "") => format!("{caller_id}/row/{}", self.id),
             ("", id) => format!("{caller_id}/message/{id}"),
             (key, _) => format!("{caller_id}/key/{key}"),
+        };
+        // Many keys are remembered, and a sender may make them as long as it likes.
+        if key.len() <= KEY_BYTES_MAX {
+            return key;
         }
+        format!("sha256/{}", URL_SAFE_NO_PAD.encode(Sha256::digest(key)))
     }
 
     /// The key under which the answer counts once, however often it is sent.
@@ -302,6 +318,10 @@ mod tests {
         check(json!({ "messageId": "m", "parts": parts }), "b".into(), "b/message/m");
         check(json!({ "messageId": "m", "parts": parts }), Value::Null, "/message/m");
         check(json!({ "parts": parts }), "a".into(), "a/row/act-1");
+        let long =
+            Row::read(&row(envelope(json!({ "messageId": "m".repeat(900), "parts": parts }))));
+        let key = long.unwrap().key();
+        assert!(key.starts_with("sha256/") && key.len() == 50, "{key}");
     }
 
     #[test]
@@ -343,6 +363,9 @@ mod tests {
         check(json!("text"), "no id");
         check(json!({ "id": 3 }), "no id");
         check(json!({ "id": "" }), "no id");
+        check(json!({ "id": "a\nb" }), "not one");
+        check(json!({ "id": "é" }), "not one");
+        check(json!({ "id": "a".repeat(201) }), "not one");
         check(row(Value::Null), "no request_body");
         check(row(json!([])), "no request_body");
         check(row(json!("{")), "not that of an envelope");

@@ -254,6 +254,9 @@ fn away(error: &reqwest::Error) -> WireError {
     } else {
         format!("the connection broke: {root}")
     };
+    if error.is_builder() {
+        return WireError::Failed { what };
+    }
     WireError::Away { what, retry_after: None }
 }
 

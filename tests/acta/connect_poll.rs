@@ -4,6 +4,7 @@ use crate::support::{
     Connector,
     platform::{Fault, Platform, TOKEN, WORKER},
 };
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::{fs, time::Instant};
 
@@ -270,6 +271,24 @@ async fn a_revoked_token_leaves_the_message_for_the_next_start() {
     agent.start();
     platform.all_consumed().await;
     assert_eq!(platform.counted("a2a").len(), 1);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_platform_that_is_silent() {
+    let platform = Platform::start().await;
+    platform.fail("a2a", [Fault::LostHold]);
+    let mut agent = agent(&platform, &MOCK).started();
+    platform.message(Some("w-2"), "m-1", "x");
+    platform.asked("a2a", 1).await;
+    agent.signal(Signal::SIGINT);
+    agent.says("stopping").await;
+    let begun = Instant::now();
+    agent.stop().await;
+    assert!(begun.elapsed().as_secs() < 4, "{:?}", begun.elapsed());
+    assert_eq!(agent.state()["pending"]["row_id"], "act-1");
+    agent.start();
+    platform.all_consumed().await;
+    assert_eq!((platform.calls("a2a").len(), platform.counted("a2a").len()), (2, 1));
 }
 
 #[tokio::test]

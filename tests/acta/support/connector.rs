@@ -63,10 +63,15 @@ impl Connector {
         fs::read_to_string(self.home().join("stderr.log")).unwrap_or_default()
     }
 
+    fn has_interval(&self) -> bool {
+        self.args.iter().any(|arg| arg == "--interval-ms")
+    }
+
     fn command(&self) -> Command {
         let mut command = bare_command(self.home());
         command
-            .args(["connect", &self.worker, "--interval-ms", "20"])
+            .args(["connect", &self.worker])
+            .args(["--interval-ms", "20"].iter().filter(|_| !self.has_interval()))
             .args(&self.args)
             .env("ACTA_WORKER_TOKEN", &self.token)
             .env_remove("XDG_CONFIG_HOME")
