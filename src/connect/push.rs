@@ -209,8 +209,7 @@ async fn bring(
 fn read_brought(envelope: &Value, headers: &HeaderMap) -> Result<Row, String> {
     let header = |name: &str| headers.get(name)?.to_str().ok().filter(|text| !text.is_empty());
     let mut request = read_envelope(envelope)?;
-    let caller = header("x-acta-source-id").or_else(|| header("x-workspace-id"));
-    request.caller_id = caller.unwrap_or_default().to_owned();
+    request.caller_id = header("x-acta-source-id").unwrap_or_default().to_owned();
     let envelope_id = match &envelope["id"] {
         Value::String(id) => id.clone(),
         Value::Number(id) => id.to_string(),
