@@ -2,16 +2,19 @@
 
 use super::client::{Call, Client};
 use super::output::{Format, Output, cell_at, note, one_line, table};
-use super::parse_moment;
+use super::runtime::diagnostics;
 use super::short_ids::ShortIds;
+use super::{parse_moment, usage};
 use clap::{Args, ValueEnum};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const HELP: &str = "\
 Examples:
   acta ls
   acta ls runtimes
   acta ls workers --limit 20 --after <worker id>
+  acta ls workers --all                      of every runtime
+  acta ls workers --host <host id>
   acta ls --at 2026-11-20T19:14:00Z
   acta ls -o json | jq -r '.workers[].worker_id'";
 
@@ -31,6 +34,18 @@ pub(crate) struct LsArgs {
     #[arg(long, value_name = "ID")]
     after: Option<String>,
 
+    /// The workers of this runtime
+    #[arg(long, value_name = "ID", conflicts_with_all = ["host", "all"])]
+    runtime: Option<String>,
+
+    /// The workers on this host
+    #[arg(long, value_name = "ID", conflicts_with = "all")]
+    host: Option<String>,
+
+    /// The workers of every runtime
+    #[arg(long, conflicts_with = "after")]
+    all: bool,
+
     /// As it was: a sequence, or a time as in 2026-11-20T19:14:00Z
     #[arg(long, value_name = "MOMENT", value_parser = parse_moment)]
     at: Option<String>,
@@ -42,9 +57,12 @@ enum What {
     Runtimes,
     /// Machines on which workers run
     Hosts,
-    /// The workers of this service's own runtime
+    /// The workers of this service's own runtime, unless told otherwise
     #[default]
     Workers,
+    /// The same, as the registry shows those of any runtime
+    #[value(skip)]
+    RegistryWorkers,
 }
 
 /// A column: its head, and where in an item its value is.
@@ -55,7 +73,7 @@ impl What {
         match self {
             Self::Runtimes => "runtimes",
             Self::Hosts => "hosts",
-            Self::Workers => "workers",
+            Self::Workers | Self::RegistryWorkers => "workers",
         }
     }
 
@@ -63,7 +81,7 @@ impl What {
         match self {
             Self::Runtimes => "runtime_id",
             Self::Hosts => "host_id",
-            Self::Workers => "worker_id",
+            Self::Workers | Self::RegistryWorkers => "worker_id",
         }
     }
 
@@ -82,6 +100,15 @@ impl What {
                 ("STATUS", "status"),
                 ("SEEN", "last_seen_at"),
             ],
+            Self::RegistryWorkers => &[
+                ("WORKER", "worker_id"),
+                ("RUNTIME", "runtime_id"),
+                ("STATUS", "status"),
+                ("RUN", "state"),
+                ("KIND", "implementation.kind"),
+                ("HINT", "implementation.display_hint"),
+                ("HOST", "host_id"),
+            ],
             Self::Workers => &[
                 ("WORKER", "worker_id"),
                 ("STATUS", "status"),
@@ -96,26 +123,75 @@ impl What {
 }
 
 pub(super) async fn run(args: LsArgs, client: &Client, out: &mut Output) -> anyhow::Result<()> {
-    let call = Call::get(&[args.what.path()])
-        .query("limit", args.limit)
-        .query("after", args.after.as_ref())
-        .query("at", args.at.as_ref());
-    let mut answer = client.send(call).await?;
-    let name = if answer["items"].is_array() { "items" } else { args.what.path() };
+    let by_registry = args.all || args.runtime.is_some() || args.host.is_some();
+    if by_registry && !matches!(args.what, What::Workers) {
+        return Err(usage("--runtime, --host and --all choose workers: `acta ls workers …`"));
+    }
+    let what = if by_registry { What::RegistryWorkers } else { args.what };
+    let mut answer = match (&args.runtime, &args.host) {
+        _ if args.all => of_every_runtime(&args, client).await?,
+        (Some(runtime), _) => list(&args, client, &["runtimes", runtime, "workers"]).await?,
+        (_, Some(host)) => list(&args, client, &["hosts", host, "workers"]).await?,
+        (None, None) => list(&args, client, &[what.path()]).await?,
+    };
+    let name = if answer["items"].is_array() { "items" } else { what.path() };
     let Some(items) = answer[name].as_array_mut() else {
         return Err(client.not_acta("no list in the answer").into());
     };
-    bound(items, args.what.id(), args.after.as_deref(), args.limit);
+    bound(items, what.id(), args.after.as_deref(), args.limit);
     if out.format == Format::Json {
         return out.json(&answer);
     }
     let items = answer[name].as_array().map(Vec::as_slice).unwrap_or_default();
-    out.text(&render(args.what, items))?;
-    for diagnostic in answer["diagnostics"].as_array().into_iter().flatten() {
-        let text = |name| one_line(&cell_at(diagnostic, name), 300);
-        note(&format!("{}: {} ({})", text("severity"), text("message"), text("code")));
+    out.text(&render(what, items))?;
+    for diagnostic in diagnostics(&answer) {
+        note(&diagnostic);
     }
     Ok(())
+}
+
+async fn list(args: &LsArgs, client: &Client, path: &[&str]) -> anyhow::Result<Value> {
+    let call = Call::get(path)
+        .query("limit", args.limit)
+        .query("after", args.after.as_ref())
+        .query("at", args.at.as_ref());
+    Ok(client.send(call).await?)
+}
+
+/// The workers of all runtimes, one runtime after the other. One that is not there says so and
+/// keeps the others from nothing.
+async fn of_every_runtime(args: &LsArgs, client: &Client) -> anyhow::Result<Value> {
+    let mut runtimes = Vec::new();
+    loop {
+        let after = runtimes.last().cloned();
+        let call = Call::get(&["runtimes"]).query("after", after).query("at", args.at.as_ref());
+        let page = client.send(call).await?;
+        let ids = page["items"].as_array().into_iter().flatten();
+        let ids: Vec<String> =
+            ids.filter_map(|item| item["runtime_id"].as_str().map(str::to_owned)).collect();
+        if ids.is_empty() {
+            break;
+        }
+        runtimes.extend(ids);
+    }
+    let (mut items, mut diagnostics) = (Vec::new(), Vec::new());
+    for runtime in &runtimes {
+        let mut after: Option<String> = None;
+        while args.limit.is_none_or(|limit| items.len() < limit) {
+            let call = Call::get(&["runtimes", runtime, "workers"])
+                .query("after", after.as_ref())
+                .query("at", args.at.as_ref());
+            let mut page = client.send(call).await?;
+            let found = page["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
+            diagnostics.extend(page["diagnostics"].as_array().into_iter().flatten().cloned());
+            after = found.last().and_then(|item| item["worker_id"].as_str()).map(str::to_owned);
+            items.extend(found);
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(json!({"items": items, "diagnostics": diagnostics}))
 }
 
 /// Keeps to the bounds also where the list is one that is always answered as a whole.
@@ -159,7 +235,6 @@ fn intent(intent: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn workers_are_listed_with_short_ids() {

@@ -12,6 +12,7 @@ const HELP: &str = "\
 Examples:
   acta show 0193e4
   acta show worker 0193e4 --at 120
+  acta show worker berlin/w-0193e4           of another runtime
   acta show runtime                          the service's own
   acta show runtime external
   acta show host <host id>
@@ -52,6 +53,11 @@ pub(super) async fn run(args: ShowArgs, client: &Client, out: &mut Output) -> an
         ("host", Some(id)) => client.send(Call::get(&["hosts", id]).query("at", at)).await?,
         ("token", Some(id)) => one_of(client, &TOKENS, id, at).await?,
         ("bundle", Some(id)) => one_of(client, &BUNDLES, id, at).await?,
+        ("worker", Some(address)) | (address, None) if address.contains('/') => {
+            let (runtime, worker) = address.split_once('/').unwrap_or_default();
+            let path = ["runtimes", runtime, "workers", worker];
+            client.send(Call::get(&path).query("at", at)).await?
+        }
         ("worker", Some(id)) | (id, None) => {
             let id = WorkerId::parse(id).map_err(|error| usage(error.to_string()))?;
             worker(client, id.as_str(), at).await?

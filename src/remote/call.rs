@@ -224,7 +224,7 @@ pub(super) fn refusal(status: StatusCode, body: &[u8]) -> RemoteError {
         Ok(ErrorBody { error }) if is_code(&error.code) => RemoteError::Refused {
             status: status.as_u16(),
             code: error.code,
-            message: short(&error.message),
+            message: plain(&error.message),
         },
         _ => RemoteError::NotUnderstood(format!("status {}", status.as_u16())),
     }
@@ -233,6 +233,14 @@ pub(super) fn refusal(status: StatusCode, body: &[u8]) -> RemoteError {
 fn is_code(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+}
+
+/// What another service says may name a place of its machine; then its code has to do.
+fn plain(message: &str) -> String {
+    if message.contains(['/', '\\']) {
+        return "the other service refused this; ask it directly to see why".into();
+    }
+    short(message)
 }
 
 fn short(message: &str) -> String {

@@ -48,6 +48,7 @@ mod operate_config;
 mod operate_doctor;
 mod operate_metrics;
 mod registry_hosts;
+mod registry_leaks;
 mod registry_manifest;
 mod registry_remote;
 mod registry_spawn;

@@ -416,3 +416,36 @@ async fn registering_is_a_command_like_any_other() {
     observer.post("/v1/runtimes", &request("x", url)).await.refused(403, "forbidden");
     observer.delete(ALIAS).await.refused(403, "forbidden");
 }
+
+#[tokio::test]
+async fn the_command_line_reaches_the_other_service_too() {
+    let there = Service::start().await;
+    let here = Options::default().env("ELSEWHERE_TOKEN", &there.token()).start().await;
+    let added = here
+        .acta(&["runtime", "add", "elsewhere", &there.base, "--token-env", "ELSEWHERE_TOKEN"])
+        .await;
+    assert_eq!(added.stdout, "runtime elsewhere is registered and running\n", "{added:?}");
+    let down = here.acta(&["runtime", "add", "down", "http://127.0.0.1:9"]).await;
+    assert!(
+        down.stdout.contains("unavailable") && down.stderr.contains("remote_unavailable"),
+        "{down:?}"
+    );
+    let (own, other) = (here.spawn("echo").await, there.spawn("echo").await);
+    let all = here.acta(&["ls", "workers", "--all", "-o", "json"]).await;
+    let all: Value = serde_json::from_str(&all.stdout).unwrap();
+    let ids: Vec<_> =
+        all["items"].as_array().unwrap().iter().map(|w| w["worker_id"].as_str().unwrap()).collect();
+    assert_eq!(ids, [other.as_str(), own.as_str()], "runtimes by id, then workers by id");
+    assert_eq!(all["diagnostics"][0]["code"], "remote_unavailable");
+    let listed = here.acta(&["ls", "workers", "--runtime", "elsewhere"]).await;
+    assert!(
+        listed.stdout.contains("remote_http") && !listed.stdout.contains(&own[..14]),
+        "{listed:?}"
+    );
+    let shown = here.acta(&["show", "worker", &format!("elsewhere/{other}")]).await;
+    assert!(shown.stdout.contains("elsewhere") && shown.stdout.contains(&other), "{shown:?}");
+    let removed = here.acta(&["runtime", "rm", "elsewhere"]).await;
+    assert_eq!(removed.stdout, "runtime elsewhere is forgotten here\n");
+    assert_ne!(here.acta(&["runtime", "rm", "elsewhere"]).await.code, 0);
+    assert!(here.acta(&["ls", "hosts", "--all"]).await.stderr.contains("acta ls workers"));
+}
