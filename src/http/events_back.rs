@@ -34,12 +34,12 @@ pub(super) async fn page(app: &App, query: &EventsQuery) -> Reply<Response> {
     let after = query.position(app).await?.unwrap_or_default();
     let before = query.before.map_or(head, |before| Sequence(before.0 - 1)).min(head);
     let last = query.last(app).await?.unwrap_or(head).min(before);
-    let looked_at_min = Sequence(last.0.saturating_sub(LOOKED_AT_MAX)).max(after);
     let mut out = b"{\"events\":[".to_vec();
     let mut only_watching = true;
-    let (mut count, mut position) = (0, last);
-    'page: while count < limit && position > looked_at_min {
-        let slice = app.log.backwards(ordinal, (looked_at_min, position), RECORDS_PER_READ).await?;
+    let (mut count, mut looked_at, mut position) = (0, 0, last);
+    'page: while count < limit && position > after && looked_at < LOOKED_AT_MAX {
+        let slice = app.log.backwards(ordinal, (after, position), RECORDS_PER_READ).await?;
+        looked_at += slice.records.len() as u64;
         for logged in slice.records {
             let record = &logged.record;
             if !filter.wants(record) {

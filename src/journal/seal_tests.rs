@@ -280,7 +280,7 @@ fn unreadable(journal: &SledJournal, written: &[EncodedBlock]) -> Vec<(Sequence,
 /// One bit of a segment, or its end, is gone: reads name exactly what they cannot return.
 #[test]
 fn damage_of_a_segment_is_noticed() {
-    let (_dir, data, written) = sealed_log(120, 9_000);
+    let (_dir, data, written) = sealed_log(120, 18_000);
     let home = data.path().to_owned();
     drop(data);
     let victim = names(&home.join(DIRECTORY), "")[1].clone();

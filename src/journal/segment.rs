@@ -14,7 +14,9 @@
 //! ```
 //!
 //! Big-endian. Frames are closed at about [`FRAME_BYTES`], so a record is found by decompressing one
-//! of them, and reading any range takes the memory of one.
+//! of them, and reading any range takes the memory of one. The first is larger: what is in it serves all
+//! others as their dictionary, with which small frames come out smaller than large ones without. Should
+//! it be damaged, none of the others can be read.
 //!
 //! **Invariants.** Under its final name a segment is complete and durable: it is written under
 //! another name, synced, renamed, and its directory synced. It is never written to again; what has to be
@@ -31,6 +33,7 @@ use acta_events::{
     sha256,
 };
 use bytes::Bytes;
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use std::{
     fs::{File, OpenOptions},
@@ -43,9 +46,11 @@ use uuid::Uuid;
 use zstd::bulk::{Compressor, Decompressor};
 
 /// A frame is closed when it has reached this size, before compression.
-pub(super) const FRAME_BYTES: usize = 128 * 1024;
+pub(super) const FRAME_BYTES: usize = 16 * 1024;
+/// The first frame, which is the dictionary of the others, at this one.
+const DICTIONARY_BYTES: usize = 112 * 1024;
 /// What a frame has at most: it may be one block short of full when the largest one comes.
-const FRAME_BYTES_MAX: usize = FRAME_BYTES + 4 + BLOCK_BYTES_MAX;
+const FRAME_BYTES_MAX: usize = DICTIONARY_BYTES + 4 + BLOCK_BYTES_MAX;
 /// Compressing runs beside the commits, on a machine that may have few cores.
 const ZSTD_LEVEL: i32 = 3;
 const MAGIC: &[u8; 4] = b"ACTS";
@@ -191,9 +196,7 @@ impl SegmentWriter {
     pub(super) fn create(path: &Path, log: LogId, previous: Head) -> io::Result<Self> {
         let file =
             OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?;
-        let mut compressor = Compressor::new(ZSTD_LEVEL)?;
-        compressor.include_checksum(true)?;
-        compressor.include_contentsize(true)?;
+        let compressor = compressor(&[])?;
         let first = previous.seq.next();
         let footer = Footer {
             frames: 0,
@@ -243,7 +246,8 @@ impl SegmentWriter {
         self.footer.blocks += 1;
         self.footer.block_bytes += u64::from(len);
         self.footer.end = Head { seq: block.last, block: block.digest };
-        if self.plain.len() >= FRAME_BYTES { self.close_frame() } else { Ok(()) }
+        let full = if self.entries.is_empty() { DICTIONARY_BYTES } else { FRAME_BYTES };
+        if self.plain.len() >= full { self.close_frame() } else { Ok(()) }
     }
 
     fn close_frame(&mut self) -> io::Result<()> {
@@ -258,6 +262,9 @@ impl SegmentWriter {
             len: len(&compressed),
             plain_len: len(&self.plain),
         });
+        if self.entries.len() == 1 {
+            self.compressor = compressor(&self.plain)?;
+        }
         self.plain.clear();
         self.write(&compressed)
     }
@@ -280,10 +287,18 @@ impl SegmentWriter {
     }
 }
 
+fn compressor(dictionary: &[u8]) -> io::Result<Compressor<'static>> {
+    let mut compressor = Compressor::with_dictionary(ZSTD_LEVEL, dictionary)?;
+    compressor.include_checksum(true)?;
+    compressor.include_contentsize(true)?;
+    Ok(compressor)
+}
+
 /// An open segment.
-#[derive(Debug)]
 pub(crate) struct Segment {
     file: File,
+    /// With the dictionary, once that was needed. Locked while one frame is decompressed.
+    decompressor: Mutex<Option<Decompressor<'static>>>,
     entries: Vec<Entry>,
     footer: Footer,
     file_bytes: u64,
@@ -333,7 +348,7 @@ impl Segment {
         let entries = table.chunks_exact(ENTRY_BYTES).map(Entry::decode);
         let entries = entries.collect::<Option<Vec<_>>>().filter(|entries| !entries.is_empty());
         let entries = entries.ok_or(damaged("it is empty"))?;
-        Ok(Self { file, entries, footer, file_bytes })
+        Ok(Self { file, decompressor: Mutex::default(), entries, footer, file_bytes })
     }
 
     pub(crate) fn footer(&self) -> &Footer {
@@ -351,6 +366,23 @@ impl Segment {
 
     /// Reads and decompresses a frame.
     pub(super) fn frame(&self, number: usize) -> Result<Frame, SegmentError> {
+        if number == 0 {
+            return self.decompressed(0, &mut Decompressor::new()?);
+        }
+        let mut decompressor = self.decompressor.lock();
+        if decompressor.is_none() {
+            let dictionary = self.decompressed(0, &mut Decompressor::new()?)?;
+            *decompressor = Some(Decompressor::with_dictionary(&dictionary.plain)?);
+        }
+        let decompressor = decompressor.as_mut().expect("it was just made");
+        self.decompressed(number, decompressor)
+    }
+
+    fn decompressed(
+        &self,
+        number: usize,
+        decompressor: &mut Decompressor<'static>,
+    ) -> Result<Frame, SegmentError> {
         let damaged = SegmentError::Damaged;
         let entry = self.entries.get(number).ok_or(damaged("a frame beyond its end"))?;
         let (len, plain_len) = (entry.len as usize, entry.plain_len as usize);
@@ -359,7 +391,6 @@ impl Segment {
         }
         let mut compressed = vec![0; len];
         read(&self.file, &mut compressed, entry.offset)?;
-        let mut decompressor = Decompressor::new()?;
         let plain = decompressor.decompress(&compressed, plain_len);
         let plain = plain.map_err(|_| damaged("a frame does not match its checksum"))?;
         if plain.len() != plain_len {
@@ -373,7 +404,7 @@ impl Segment {
         let damaged = SegmentError::Damaged;
         let end = self.file_bytes - (self.entries.len() * ENTRY_BYTES + FOOTER_BYTES) as u64;
         let mut body = Sha256::new();
-        let mut buffer = vec![0; FRAME_BYTES];
+        let mut buffer = vec![0; DICTIONARY_BYTES];
         let mut at = 0;
         while at < end {
             let wanted = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());

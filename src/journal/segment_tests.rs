@@ -138,7 +138,8 @@ fn damage_anywhere_is_noticed() {
                     assert_eq!(&frame.plain[range.clone()], &block.bytes[..]);
                 }
             }
-            assert!(found + 1 >= segment.frames(), "{at}: only the frame that was hit is lost");
+            let all_need_it = segment.frame(0).is_err();
+            assert!(found + 1 >= segment.frames() || all_need_it, "{at}: {found} frames");
         }
     }
     fs::write(&path, &whole).unwrap();

@@ -29,9 +29,9 @@ pub(crate) const DIRECTORY: &str = "segments";
 /// What ends the name of a segment that is not complete.
 const UNFINISHED: &str = ".new";
 /// How many segments stay open.
-const OPEN_MAX: usize = 32;
+const OPEN_MAX: usize = 16;
 /// How many decompressed frames are kept.
-const FRAMES_MAX: usize = 32;
+const FRAMES_MAX: usize = 128;
 
 /// The sequences of one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

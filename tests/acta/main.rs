@@ -14,6 +14,7 @@ mod survive_hostile;
 mod survive_kill;
 mod survive_measure;
 mod survive_raw;
+mod survive_sealed;
 mod survive_slow;
 
 mod access;
