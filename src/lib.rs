@@ -34,4 +34,5 @@ pub mod metrics;
 pub mod overview;
 pub mod remote;
 pub mod rendered;
+pub mod trace;
 pub mod views;

@@ -1,8 +1,6 @@
 //! `acta connect`.
 
-use super::{
-    credentials::Secret, output::Output, serve::begin_logging, serve_args::LogFormat, usage,
-};
+use super::{credentials::Secret, output::Output, serve_args::LogFormat, telemetry, usage};
 use crate::connect::{
     self, ConnectError, Stopping,
     backend::Backend,
@@ -181,7 +179,7 @@ pub(super) async fn run(args: ConnectArgs, given: Given, out: &mut Output) -> an
         out.line(&summary(&options, &wire))?;
         return out.flush();
     }
-    begin_logging(log)?;
+    telemetry::begin_logging(log)?;
     let stopping = Stopping::default();
     let signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let watching = tokio::spawn(watch(signals, stopping.clone()));

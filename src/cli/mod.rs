@@ -44,6 +44,7 @@ mod show;
 mod spawn;
 mod status;
 mod tail;
+mod telemetry;
 mod timeline;
 mod token;
 mod transcript;
@@ -252,7 +253,10 @@ fn run(cli: Cli, given: connect::Given, arguments: &[OsString]) -> anyhow::Resul
     match command {
         Command::Serve(args) => {
             args.operator_tokens().map_err(|error| UsageError(error.to_string()))?;
-            block_on(&mut Builder::new_multi_thread(), serve::run(*args))
+            let telemetry = telemetry::Telemetry::begin(args.log, args.otlp_endpoint.as_ref())?;
+            let ran = block_on(&mut Builder::new_multi_thread(), serve::run(*args));
+            telemetry.end();
+            ran
         }
         Command::Demo(args) => {
             let mut out = connection.stdout();

@@ -2,7 +2,7 @@
 
 use super::{
     credentials::{OPERATOR_TOKEN_FILE, Secret, ServiceNote},
-    serve_args::{LogFormat, ServeArgs, Store},
+    serve_args::{ServeArgs, Store},
     serve_manifest::{Watch, Watched, registration},
 };
 use crate::{
@@ -26,7 +26,7 @@ use acta_events::{HostCapabilities, HostId, HostRegistered, LogId, generated_id}
 use anyhow::{Context as _, Result, anyhow};
 use parking_lot::RwLock;
 use std::{
-    io::{IsTerminal as _, Write as _},
+    io::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -46,7 +46,6 @@ struct Opened {
 
 /// Runs the service until it is told to stop.
 pub(crate) async fn run(args: ServeArgs) -> Result<()> {
-    begin_logging(args.log)?;
     allow_many_files();
     let listener = TcpListener::bind(args.listen)
         .await
@@ -379,20 +378,6 @@ async fn close(engine: Engine, notary: NotaryOwner, opened: Opened, reason: &str
     .context("the log could not be closed in good order")?;
     tracing::info!("stopped");
     Ok(())
-}
-
-pub(super) fn begin_logging(format: LogFormat) -> Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    let begun = match format {
-        LogFormat::Json => builder.json().try_init(),
-        LogFormat::Text => builder.try_init(),
-    };
-    begun.map_err(|error| anyhow!("logging could not be set up: {error}"))
 }
 
 /// Connections and children need more files than a shell usually allows.

@@ -2,6 +2,7 @@
 
 use super::credentials::{Secret, SecretParser};
 use clap::{Args, ValueEnum};
+use reqwest::Url;
 use std::{env, ffi::OsString, net::SocketAddr, path::PathBuf};
 
 /// Where the data is, unless it is said.
@@ -66,6 +67,11 @@ pub struct ServeArgs {
     /// How the service writes its own log, on standard error
     #[arg(long, value_enum, env = "ACTA_LOG_FORMAT", default_value_t = LogFormat::Text)]
     pub log: LogFormat,
+
+    /// Where traces are sent, over OTLP, as in http://127.0.0.1:4318; for builds with the feature
+    /// `otlp`. The variables OTEL_TRACES_SAMPLER and OTEL_EXPORTER_OTLP_PROTOCOL count
+    #[arg(long, value_name = "URL", env = "ACTA_OTLP_ENDPOINT", value_parser = super::parse_url)]
+    pub otlp_endpoint: Option<Url>,
 
     /// Identity of this service's own runtime
     #[arg(

@@ -1,6 +1,6 @@
 //! One worker's actor: its backend between the log and the engine.
 
-use super::Surroundings;
+use super::{Surroundings, traced::Turns};
 use crate::{
     backend::{self, Closed, Ended, ExecSpec, Inlet, Input, Outlet, Report, StopMode},
     command::{Command, Outcome, Request},
@@ -14,6 +14,7 @@ use acta_projections::WorkerStatus;
 use bytes::Bytes;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
 /// Silence after which the turn of a text session is over, where the template does not say.
 const TURN_IDLE: Duration = Duration::from_millis(250);
@@ -31,7 +32,8 @@ pub(super) async fn run(
     let Some(state) = around.log.views().worker(&worker.runtime_id, &worker.worker_id) else {
         return;
     };
-    let outlet = LogOutlet { around: around.clone(), worker: worker.clone() };
+    let turns = Turns::default();
+    let outlet = LogOutlet { around: around.clone(), worker: worker.clone(), turns: turns.clone() };
     let spec = match spec_of(around, worker, state.spec.template.as_deref()).await {
         Ok(spec) => spec,
         Err(message) => {
@@ -47,6 +49,7 @@ pub(super) async fn run(
         log: Arc::clone(&around.log),
         worker: state.ordinal,
         taken: state.settled,
+        turns,
         inputs,
     };
     let ended = backend::run(spec, state.turn + 1, inlet, outlet.clone(), stop).await;
@@ -104,6 +107,7 @@ struct LogInlet {
     log: Arc<Log>,
     worker: u32,
     taken: Sequence,
+    turns: Turns,
     inputs: watch::Receiver<Sequence>,
 }
 
@@ -143,6 +147,7 @@ impl LogInlet {
             };
             let (seq, message_id) = (record.seq(), record.header.id.to_string());
             self.taken = seq;
+            self.turns.taken(record);
             return Some(Input { seq, message_id, kind, content });
         }
     }
@@ -166,10 +171,16 @@ impl Inlet for LogInlet {
 struct LogOutlet {
     around: Surroundings,
     worker: WorkerRef,
+    turns: Turns,
 }
 
 impl LogOutlet {
     async fn submit(&self, outcomes: Vec<Outcome>) -> Result<(), Closed> {
+        let span = self.turns.of(&outcomes);
+        self.submit_in_turn(outcomes).instrument(span).await
+    }
+
+    async fn submit_in_turn(&self, outcomes: Vec<Outcome>) -> Result<(), Closed> {
         let mut pause = Duration::from_millis(50);
         let command = Command::Report { worker: self.worker.clone(), outcomes };
         let request = Request::service(command);

@@ -7,6 +7,7 @@
 
 mod actor;
 mod reconcile;
+mod traced;
 
 use crate::{
     backend::StopMode,

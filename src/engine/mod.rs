@@ -24,6 +24,7 @@ use crate::{
     error::{Code, Rejection},
     log::Log,
     metrics::Metrics,
+    trace::TARGET,
 };
 use acta_events::{Record, Sequence, Timestamp};
 use bytes::Bytes;
@@ -38,6 +39,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tracing::{Span, debug_span};
 
 /// Where time comes from.
 pub trait Clock: Send + 'static {
@@ -101,6 +103,8 @@ impl Health {
 
 struct Reply {
     answer: oneshot::Sender<Answer>,
+    /// Of the command, in its trace.
+    span: Span,
     _commands: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
 }
@@ -295,7 +299,8 @@ impl EngineHandle {
         }
         let (sender, answer) = oneshot::channel();
         let repeat = request.key.is_some().then(|| request.clone());
-        let reply = Reply { answer: sender, _commands: commands, _bytes: bytes };
+        let span = debug_span!(target: TARGET, "command", acta.kind = request.command.kind());
+        let reply = Reply { answer: sender, span, _commands: commands, _bytes: bytes };
         let submission = Box::new(Submission { request, key_checked, reply });
         self.queue.send(Message::Submit(submission)).map_err(|_| not_ready(Health::Closed))?;
         match (answer.await, repeat) {

@@ -10,6 +10,7 @@ use crate::{
     journal::AppendError,
     log::CheckpointJob,
     metrics::CommitFailure,
+    trace::TARGET,
 };
 use acta_events::block::Block;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
@@ -19,6 +20,7 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
+use tracing::{Span, debug_span};
 
 /// The pause between two attempts to open the log again, at most.
 const RECOVERY_PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -119,7 +121,11 @@ impl<C: Clock> Writer<C> {
             && let Some(submission) = self.backlog.pop_front()
         {
             let moment = Moment { now: self.clock.now(), random: self.entropy.random() };
-            if let Some(submission) = self.core.submit(submission, moment) {
+            let span = debug_span!(target: TARGET, parent: &submission.reply.span, "decide");
+            let deciding = span.entered();
+            let undecided = self.core.submit(submission, moment);
+            drop(deciding);
+            if let Some(submission) = undecided {
                 self.backlog.push_front(submission);
                 return;
             }
@@ -132,8 +138,11 @@ impl<C: Clock> Writer<C> {
             return self.answer(decided);
         }
         let (blocks, encoded): (Vec<Block>, Vec<_>) = blocks.into_iter().unzip();
+        let spans = append_spans(&decided);
         let begun = Instant::now();
-        match self.shared.log.journal().append(after, &encoded) {
+        let appended = self.shared.log.journal().append(after, &encoded);
+        drop(spans);
+        match appended {
             Ok(_) => {
                 let records = blocks.iter().map(|block| block.records.len()).sum();
                 self.shared.metrics.committed(begun.elapsed(), decided.len(), records);
@@ -261,6 +270,16 @@ impl<C> Drop for Writer<C> {
             drop(thread.join());
         }
     }
+}
+
+/// One in the trace of each command: they share the append. Ended by being dropped.
+fn append_spans(decided: &[Decided<Reply>]) -> Vec<Span> {
+    let traced = decided.iter().map(|decided| &decided.submission.reply.span);
+    let traced = traced.filter(|span| !span.is_disabled());
+    let commands = decided.len();
+    traced
+        .map(|span| debug_span!(target: TARGET, parent: span, "append", acta.commands = commands))
+        .collect()
 }
 
 fn answer_with(decided: Vec<Decided<Reply>>, rejection: &Rejection) {

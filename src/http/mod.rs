@@ -39,6 +39,7 @@ mod snapshot;
 mod socket;
 mod tiles;
 mod tokens;
+mod trace;
 mod views;
 mod worker_ws;
 mod workers;
@@ -247,6 +248,7 @@ pub fn router(surface: Arc<Surface>) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .layer(middleware::from_fn_with_state(Arc::clone(&surface), access::check_host))
+        .layer(middleware::from_fn(trace::span))
         .with_state(surface)
 }
 

@@ -84,7 +84,8 @@ impl Around {
         let trace = header(headers, "traceparent")
             .ok()
             .flatten()
-            .and_then(|text| TraceParent::parse(text).ok());
+            .and_then(|text| TraceParent::parse(text).ok())
+            .or_else(|| crate::trace::of(&tracing::Span::current()));
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         Ok(Self { key, if_match, trace, method, path })
     }

@@ -48,6 +48,8 @@ mod observe_worker;
 mod operate_config;
 mod operate_doctor;
 mod operate_metrics;
+#[cfg(feature = "otlp")]
+mod operate_traces;
 mod registry_hosts;
 mod registry_leaks;
 mod registry_manifest;
