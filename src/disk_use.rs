@@ -37,6 +37,12 @@ fn bytes(path: &Path) -> u64 {
     }
 }
 
+/// How many sealed segments there are.
+pub fn segments(data: &Path) -> u64 {
+    let files = fs::read_dir(data.join("segments")).into_iter().flatten().flatten();
+    files.filter(|entry| entry.path().extension().is_some_and(|seg| seg == "seg")).count() as u64
+}
+
 /// Bytes that a process without privileges may still write there.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let stat = nix::sys::statvfs::statvfs(path)?;

@@ -56,6 +56,7 @@ fn screen(status: &Value) -> String {
         let parts: Vec<_> = parts.iter().map(|(part, b)| format!("{part} {}", size(*b))).collect();
         let free = size(number(&status["disk"]["free"]));
         rows.push(("disk", format!("{} ({}), {free} free", size(total), parts.join(", "))));
+        rows.push(("sealed", format!("{} segments", number(&status["disk"]["segments"]))));
     }
     rows.extend(cursors(status).into_iter().map(|line| ("cursor", line)));
     let mut screen = String::new();
@@ -135,7 +136,7 @@ mod tests {
             "head": 9, "last_record_at": "t", "workers": {"running": 2}, "observers": {"http": 1},
             "queue_commands": 0, "lag": {"dispatch": 0, "index_on_disk": 9},
             "process": {"resident_bytes": 2048, "threads": 3, "open_files": 4, "open_files_max": 5},
-            "disk": {"used": {"log": 1024}, "free": 2048}, "cursors_total": 10,
+            "disk": {"used": {"log": 1024}, "free": 2048, "segments": 4}, "cursors_total": 10,
             "cursors": vec![cursor; 9],
         });
         let screen = screen(&status);
@@ -144,8 +145,9 @@ mod tests {
         assert_eq!(lines[7], "behind     0 dispatch, 9 index on disk");
         assert_eq!(lines[8], "process    2.0 KiB in memory, 3 threads, 4 of 5 files open");
         assert_eq!(lines[9], "disk       1.0 KiB (log 1.0 KiB), 2.0 KiB free");
-        assert_eq!(lines[10], "cursor     mine of operator: 3 behind");
-        assert_eq!(lines[18], "cursor     and 2 more, not further behind");
-        assert_eq!(lines.len(), 19);
+        assert_eq!(lines[10], "sealed     4 segments");
+        assert_eq!(lines[11], "cursor     mine of operator: 3 behind");
+        assert_eq!(lines[19], "cursor     and 2 more, not further behind");
+        assert_eq!(lines.len(), 20);
     }
 }

@@ -50,6 +50,8 @@ pub(crate) struct Disk {
     used: BTreeMap<String, u64>,
     /// Free, for the service.
     free: u64,
+    /// Sealed segments.
+    segments: u64,
 }
 
 /// A consumer's cursor.
@@ -167,7 +169,11 @@ async fn disk(app: &App) -> Reply<Option<Disk>> {
 }
 
 fn measure(data: &Path) -> Disk {
-    Disk { used: disk_use::parts(data), free: disk_use::free_bytes(data).unwrap_or(0) }
+    Disk {
+        used: disk_use::parts(data),
+        free: disk_use::free_bytes(data).unwrap_or(0),
+        segments: disk_use::segments(data),
+    }
 }
 
 /// One screen, as JSON.
@@ -242,6 +248,7 @@ fn registry(seen: &Seen) -> Registry {
         let used = disk.used.iter().map(|(part, bytes)| (vec![("part", part.clone())], *bytes));
         let help = "On disk, by part of the data";
         registry.register_with_unit("disk", help, Unit::Bytes, family(used));
+        registry.register("segments", "Sealed segments of the log", gauge(disk.segments));
         let help = "Free on the disk of the data";
         registry.register_with_unit("disk_free", help, Unit::Bytes, gauge(disk.free));
     }

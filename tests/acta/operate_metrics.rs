@@ -4,7 +4,10 @@ use crate::support::{Client, Options, Service, eventually, keys};
 use openmetrics_parser::{MetricNumber, PrometheusValue, openmetrics, prometheus};
 use reqwest::{Method, header::ACCEPT};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 /// Values by family and labels, as in `acta_workers{running}`. A histogram is its count and sum.
 type Samples = BTreeMap<String, f64>;
@@ -95,6 +98,7 @@ async fn metrics_tell_what_happened_in_both_forms_of_prometheus() {
     assert!(samples["process_resident_memory_bytes"] > 1e6, "{samples:#?}");
     assert!(samples["acta_commit_commands sum"] >= samples["acta_commit_commands count"]);
     assert!(samples["acta_commit_seconds sum"] < 60.0, "{samples:#?}");
+    assert_eq!(samples["acta_segments"], 0.0);
     let disk: f64 = of(&samples, "acta_disk_bytes").iter().map(|at| samples[*at]).sum();
     assert!(disk > 4096.0, "{samples:#?}");
 
@@ -245,4 +249,29 @@ async fn status_is_one_screen_of_the_same() {
     assert_eq!(service.get("/v1/status").await.ok()["status"]["disk"], Value::Null);
     assert!(!service.acta(&["status"]).await.ok().contains("\ndisk"));
     assert_eq!(of(&scrape(&service).await, "acta_disk_bytes"), Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn the_documents_name_every_metric_and_no_other() {
+    let service = Service::start().await;
+    let cursor = service.get("/v1/events?limit=1").await.ok()["cursor"].clone();
+    service.put("/v1/cursors/mine", &json!({ "cursor": cursor })).await.ok();
+    let text = service.get("/metrics").await.text();
+    let of_types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let names: BTreeSet<&str> = of_types.filter_map(|line| line.split(' ').next()).collect();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
+    let document = fs::read_to_string(file).unwrap();
+    let word = |c: char| !(c.is_ascii_lowercase() || c == '_');
+    let named: BTreeSet<&str> = document
+        .split(word)
+        .filter(|word| word.starts_with("acta_") || word.starts_with("process_"))
+        .collect();
+    // What there is about the service itself needs no explanation.
+    let plain =
+        ["acta_build_info", "acta_cursors", "acta_epoch", "acta_uptime_seconds", "process_max_fds"];
+    for name in names.difference(&named) {
+        assert!(plain.contains(name), "docs/operations.md does not tell about {name}");
+    }
+    let unknown: Vec<_> = named.difference(&names).collect();
+    assert!(unknown.is_empty(), "docs/operations.md tells about {unknown:?}, which are not there");
 }
