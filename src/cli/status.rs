@@ -35,6 +35,7 @@ fn screen(status: &Value) -> String {
         ("log", format!("{}, epoch {}", text("log_id"), text("epoch"))),
         ("head", format!("{}, recorded at {}", text("head"), text("last_record_at"))),
         ("workers", list("workers")),
+        ("hosts", list("hosts")),
         ("observers", list("observers")),
         ("queue", format!("{} commands wait", text("queue_commands"))),
         ("behind", list("lag")),
@@ -133,7 +134,7 @@ mod tests {
         let cursor = json!({"owner": "operator", "name": "mine", "lag": 3});
         let status = json!({
             "version": "1", "health": "ready", "uptime_seconds": 5, "log_id": "x", "epoch": 1,
-            "head": 9, "last_record_at": "t", "workers": {"running": 2}, "observers": {"http": 1},
+            "head": 9, "last_record_at": "t", "workers": {"running": 2}, "hosts": {"lost": 1}, "observers": {"http": 1},
             "queue_commands": 0, "lag": {"dispatch": 0, "index_on_disk": 9},
             "process": {"resident_bytes": 2048, "threads": 3, "open_files": 4, "open_files_max": 5},
             "disk": {"used": {"log": 1024}, "free": 2048, "segments": 4}, "cursors_total": 10,
@@ -142,12 +143,13 @@ mod tests {
         let screen = screen(&status);
         let lines: Vec<_> = screen.lines().collect();
         assert_eq!(lines[0], "service    acta 1, ready");
-        assert_eq!(lines[7], "behind     0 dispatch, 9 index on disk");
-        assert_eq!(lines[8], "process    2.0 KiB in memory, 3 threads, 4 of 5 files open");
-        assert_eq!(lines[9], "disk       1.0 KiB (log 1.0 KiB), 2.0 KiB free");
-        assert_eq!(lines[10], "sealed     4 segments");
-        assert_eq!(lines[11], "cursor     mine of operator: 3 behind");
-        assert_eq!(lines[19], "cursor     and 2 more, not further behind");
-        assert_eq!(lines.len(), 20);
+        assert_eq!(lines[5], "hosts      1 lost");
+        assert_eq!(lines[8], "behind     0 dispatch, 9 index on disk");
+        assert_eq!(lines[9], "process    2.0 KiB in memory, 3 threads, 4 of 5 files open");
+        assert_eq!(lines[10], "disk       1.0 KiB (log 1.0 KiB), 2.0 KiB free");
+        assert_eq!(lines[11], "sealed     4 segments");
+        assert_eq!(lines[12], "cursor     mine of operator: 3 behind");
+        assert_eq!(lines[20], "cursor     and 2 more, not further behind");
+        assert_eq!(lines.len(), 21);
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     metrics::{Form, Observer},
 };
 use acta_events::Sequence;
+use acta_projections::HostStatus;
 use axum::{
     Json,
     extract::State,
@@ -74,6 +75,8 @@ struct Seen {
     head: u64,
     last_record_at: Option<String>,
     workers: BTreeMap<&'static str, u64>,
+    /// By whether their lease holds.
+    hosts: BTreeMap<&'static str, u64>,
     observers: BTreeMap<&'static str, u64>,
     queue_commands: u64,
     /// Records that are in the log and not there yet.
@@ -95,6 +98,8 @@ async fn look(app: &App) -> Reply<Seen> {
     let head = app.log.head().max(views.position());
     let behind = |position: Sequence| head.0.saturating_sub(position.0);
     let counts = views.workers.counts(&app.runtime);
+    let hosts =
+        |status| views.hosts.iter().filter(|(_, host)| host.status == status).count() as u64;
     let mut cursors: Vec<_> = views
         .cursors
         .iter()
@@ -121,6 +126,7 @@ async fn look(app: &App) -> Reply<Seen> {
             ("cancelled", counts.cancelled),
         ]
         .into(),
+        hosts: [("online", hosts(HostStatus::Online)), ("lost", hosts(HostStatus::Lost))].into(),
         observers: Observer::ALL
             .map(|way| (way.name(), u64::try_from(metrics.observers(way)).unwrap_or(0)))
             .into(),
@@ -235,6 +241,8 @@ fn registry(seen: &Seen) -> Registry {
     registry.register_with_unit("uptime", help, Unit::Seconds, gauge(seen.uptime_seconds));
     registry.register("head_records", "Sequence of the last record", gauge(seen.head));
     registry.register("workers", "Workers of the own runtime", by("status", &seen.workers));
+    let help = "Hosts, by whether something was heard of them within their lease";
+    registry.register("hosts", help, by("status", &seen.hosts));
     registry.register("queue_commands", "Commands that wait", gauge(seen.queue_commands));
     let help = "Records of the log that have not got there yet";
     registry.register("lag_records", help, by("of", &seen.lag));
