@@ -1,5 +1,9 @@
 //! Commands: validated intent, on its way to becoming events.
 
+mod external;
+
+pub use external::{AgentHealth, ExternalChange, NewExternal};
+
 use crate::error::Rejection;
 use acta_events::{
     Actor, ConfigBundleStored, CursorName, Digest, ExitStatus, HostId, HostRegistered,
@@ -8,7 +12,7 @@ use acta_events::{
     Timestamp, TokenId, TokenIssued, TraceParent, TurnResult, WorkerCreated, WorkerId, WorkerRef,
     sha256,
 };
-use acta_projections::WorkerState;
+use acta_projections::{EXTERNAL_RUNTIME, WorkerState};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -47,6 +51,7 @@ pub struct CommandKey {
     pub fingerprint: Digest,
     asked: Digest,
     content: Option<Bytes>,
+    any_content: bool,
 }
 
 impl CommandKey {
@@ -57,13 +62,23 @@ impl CommandKey {
         content_digest: Option<Digest>,
         content: Option<Bytes>,
     ) -> Self {
-        Self { key, fingerprint: fingerprint(asked, content_digest), asked, content }
+        let fingerprint = fingerprint(asked, content_digest);
+        Self { key, fingerprint, asked, content, any_content: false }
+    }
+
+    /// A key that says all there is to say: whatever comes with it is the same command again.
+    pub fn of_anything(key: IdempotencyKey) -> Self {
+        let asked = sha256(&[key.as_str().as_bytes()]);
+        Self { key, fingerprint: asked, asked, content: None, any_content: true }
     }
 
     /// Whether `first`, with its content as far as it is still there, is a record of the same
     /// command.
     pub fn is_of(&self, first: &Record, content: Option<&Bytes>) -> bool {
         let Some(command) = &first.header.command else { return false };
+        if self.any_content {
+            return command.fingerprint == self.fingerprint;
+        }
         let digest = first.content.as_ref().map(|content| content.digest);
         let erased = first.content.is_some() && content.is_none();
         let equal = erased || content == self.content.as_ref();
@@ -150,6 +165,20 @@ pub enum Command {
         created: Box<WorkerCreated>,
         /// Its free text.
         texts: Option<StoredContent>,
+    },
+    /// Make a worker that an agent connects in for.
+    CreateExternal {
+        /// Its address.
+        worker: WorkerRef,
+        /// What it is to be.
+        new: Box<NewExternal>,
+    },
+    /// Something changes for an external worker, or one of its messages.
+    External {
+        /// The worker.
+        worker: WorkerRef,
+        /// What.
+        change: Box<ExternalChange>,
     },
     /// Give a worker an input.
     Input {
@@ -303,6 +332,8 @@ impl Command {
             Self::FindHost { .. } => "find_host",
             Self::StoreBundle { .. } => "store_bundle",
             Self::CreateWorker { .. } => "create_worker",
+            Self::CreateExternal { .. } => "create_external_worker",
+            Self::External { .. } => "external_worker",
             Self::Input { .. } => "input",
             Self::Stop { .. } => "stop",
             Self::Cancel { .. } => "cancel",
@@ -318,10 +349,35 @@ impl Command {
     pub fn worker(&self) -> Option<&WorkerRef> {
         match self {
             Self::CreateWorker { worker, .. }
+            | Self::CreateExternal { worker, .. }
+            | Self::External { worker, .. }
             | Self::Input { worker, .. }
             | Self::Stop { worker, .. }
             | Self::Cancel { worker, .. }
             | Self::Report { worker, .. } => Some(worker),
+            _ => None,
+        }
+    }
+
+    /// Whether it is about the tokens of its worker too.
+    pub fn changes_tokens(&self) -> bool {
+        match self {
+            Self::CreateExternal { .. } => true,
+            Self::Stop { worker, .. } | Self::Cancel { worker, .. } => {
+                worker.runtime_id.as_str() == EXTERNAL_RUNTIME
+            }
+            _ => false,
+        }
+    }
+
+    /// Another worker that it changes too.
+    pub fn peer(&self) -> Option<&WorkerRef> {
+        match self {
+            Self::External { change, .. } => match &**change {
+                ExternalChange::Answer { asker, .. }
+                | ExternalChange::Delivered { answer: Some((asker, ..)), .. } => asker.as_ref(),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -334,7 +390,7 @@ impl Command {
 
     /// Whether it is decided upon something other than its worker.
     pub fn reads_globals(&self) -> bool {
-        self.changes_globals() || matches!(self, Self::CreateWorker { .. })
+        self.changes_globals() || self.changes_tokens() || matches!(self, Self::CreateWorker { .. })
     }
 
     /// Whether it is decided upon a worker that it does not change.
@@ -352,6 +408,10 @@ impl Command {
             Self::Input { content: text, .. } => content(text),
             Self::StoreBundle { document, .. } => content(document),
             Self::CreateWorker { texts: Some(texts), .. } => content(texts),
+            Self::External { change, .. } => {
+                let contents = change.contents().into_iter().flatten();
+                contents.map(|text| 768 + content(text)).sum()
+            }
             Self::Report { outcomes, .. } => outcomes
                 .iter()
                 .map(|outcome| match outcome {

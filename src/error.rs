@@ -46,6 +46,8 @@ codes! {
     UnsupportedConfigDeclaration = "unsupported_config_declaration" 400;
     /// A config bundle's digest is not that of its content.
     ConfigBundleDigestMismatch = "config_bundle_digest_mismatch" 400;
+    /// An agent's URL is one that messages are not posted to.
+    UrlRefused = "url_refused" 400;
     /// A worker of another runtime was named.
     WrongRuntime = "wrong_runtime" 400;
     /// A cursor of another runtime was given.
@@ -88,6 +90,8 @@ codes! {
     CursorDiverged = "cursor_diverged" 409;
     /// A cursor is before what is retained.
     CursorExpired = "cursor_expired" 410;
+    /// A row that a poll is to continue after is none of this worker's, or not there any more.
+    ActivityUnknown = "activity_unknown" 410;
     /// The worker has changed since.
     VersionConflict = "version_conflict" 412;
     /// The body is too large.
@@ -106,6 +110,8 @@ codes! {
     StoreCorrupt = "store_corrupt" 500;
     /// The service is in no state to answer.
     StatePoisoned = "state_poisoned" 500;
+    /// A message could not be posted to an agent's URL.
+    DeliveryFailed = "delivery_failed" 502;
     /// Too much is being asked at once.
     Overloaded = "overloaded" 503;
     /// The service that has the runtime is not there.

@@ -7,6 +7,7 @@ extern crate self as acta;
 #[cfg(test)]
 mod fuzz_corpora;
 
+pub mod agents;
 pub mod audit;
 pub mod auth;
 pub mod backend;
@@ -22,6 +23,7 @@ pub mod decide;
 pub mod disk_use;
 pub mod dispatch;
 pub mod engine;
+pub mod envelope;
 pub mod error;
 pub mod feed;
 pub mod host_leases;

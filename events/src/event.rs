@@ -5,11 +5,13 @@
 //! it is read.
 
 mod access;
+mod external;
 mod hosts;
 mod registry;
 mod worker;
 
 pub use access::*;
+pub use external::*;
 pub use hosts::*;
 pub use registry::*;
 pub use worker::*;
@@ -169,6 +171,36 @@ events! {
     WorkerStopped = "worker_stopped" v 1;
     /// The worker was cancelled for good. Content: the reason, if one was given.
     WorkerCancelled = "worker_cancelled" v 1;
+    /// An external worker waits for an agent to connect in.
+    AgentAwaited = "agent_awaited" v 1;
+    /// An agent connected in, or was entered with its URL. Content: its card, as JSON.
+    AgentRegistered = "agent_registered" v 1;
+    /// An agent that had been lost is there again.
+    WorkerOnline = "worker_online" v 1;
+    /// An agent was not heard of for as long as its lease lasts.
+    WorkerOffline = "worker_offline" v 1;
+    /// An agent is there, but of limited use. Content: an example of what fails, if it gave one.
+    WorkerDegraded = "worker_degraded" v 1;
+    /// An agent is of use again.
+    WorkerRecovered = "worker_recovered" v 1;
+    /// A message for an agent was accepted. Content: its JSON-RPC envelope.
+    MessageReceived = "message_received" v 1;
+    /// An agent answered a message. Content: the JSON-RPC envelope, or the answer to a push.
+    MessageAnswered = "message_answered" v 1;
+    /// An agent's question was answered. Content: as of the answer.
+    ReplyReceived = "reply_received" v 1;
+    /// An agent told those who watch. Content: `{"message", "attachments"}`.
+    WorkerNotified = "worker_notified" v 1;
+    /// An agent reported what it does. Content: the report, as JSON.
+    WorkerReported = "worker_reported" v 1;
+    /// An agent has dealt with what waited for it.
+    InboxRead = "inbox_read" v 1;
+    /// A message was posted to an agent's URL.
+    MessageDelivered = "message_delivered" v 1;
+    /// A message could not be posted to an agent's URL, and is not tried any more.
+    DeliveryFailed = "delivery_failed" v 1;
+    /// A message that could not be posted is to be tried again.
+    DeliveryRetried = "delivery_retried" v 1;
     /// A bearer token was issued.
     TokenIssued = "token_issued" v 1;
     /// A bearer token was revoked.
@@ -183,7 +215,7 @@ impl Event {
     /// Whether the record is about watching itself. Streams leave these out unless they are
     /// asked for, since a follower of the whole log would otherwise feed itself for ever.
     pub fn is_about_watching(&self) -> bool {
-        matches!(self, Self::CursorCommitted(_) | Self::ReadsRecorded(_))
+        matches!(self, Self::CursorCommitted(_) | Self::ReadsRecorded(_) | Self::InboxRead(_))
     }
 }
 

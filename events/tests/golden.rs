@@ -179,6 +179,31 @@ fn worker_events() -> Vec<Event> {
     ]
 }
 
+fn external_events() -> Vec<Event> {
+    let (message, source) = (Sequence(40), worker());
+    let delivery =
+        Delivery { mode: DeliveryMode::Push, url: Some("https://agent.example/a2a".into()) };
+    vec![
+        AgentAwaited { label: Some("my laptop".into()) }.into(),
+        AgentRegistered { delivery, leased: true }.into(),
+        WorkerOnline {}.into(),
+        WorkerOffline {}.into(),
+        WorkerDegraded { reason: DegradedReason::Deaf }.into(),
+        WorkerRecovered {}.into(),
+        MessageReceived { source: Some(source.clone()), method: "message/send".into(), item: 5 }
+            .into(),
+        MessageAnswered { message, asker: Some(source.clone()), item: 6 }.into(),
+        ReplyReceived { source, message, item: 7 }.into(),
+        WorkerNotified { message: Some(message), item: 8 }.into(),
+        WorkerReported { activity: ActivityKind::TaskUpdate, message: Some(message), item: 9 }
+            .into(),
+        InboxRead { inbox: Inbox::Messages, through: message }.into(),
+        MessageDelivered { message, attempts: 2 }.into(),
+        DeliveryFailed { message, attempts: 8, reason: "it answered 503".into() }.into(),
+        DeliveryRetried { message }.into(),
+    ]
+}
+
 const CONTENT: [u8; 32] = [5; 32];
 
 fn content() -> StoredContent {
@@ -188,7 +213,7 @@ fn content() -> StoredContent {
 
 /// What each file says, with every optional field there.
 fn records() -> BTreeMap<String, Record> {
-    let events = service_events().into_iter().chain(worker_events());
+    let events = service_events().into_iter().chain(worker_events()).chain(external_events());
     let events = events.map(|event| (format!("{}.v{}", event.name(), event.version()), event));
     let old = old_events().into_iter().map(|(name, event)| (name.to_owned(), event));
     events

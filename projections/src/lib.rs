@@ -7,6 +7,7 @@
 
 mod bundles;
 mod cursors;
+mod external;
 mod hosts;
 mod lineage;
 mod registry;
@@ -17,6 +18,10 @@ mod workers;
 
 pub use bundles::{BundleState, Bundles};
 pub use cursors::{CursorState, Cursors};
+pub use external::{
+    ANSWERS_KEPT, Answered, EXTERNAL_RUNTIME, External, Presence, REPLIES_KEPT, UNDELIVERED_KEPT,
+    Undelivered, WAITING_MAX,
+};
 pub use hosts::{HostState, HostStatus, Hosts};
 pub use lineage::{EpochStart, Lineage};
 pub use registry::{REMOTE_HTTP, RuntimeState, RuntimeStatus, Runtimes, remote_host};

@@ -37,7 +37,12 @@ impl TranscriptMark {
     /// The mark of a record, given its worker's state after the record.
     pub fn of(record: &Record, worker: &WorkerState) -> Self {
         let kind = match &record.header.event {
-            Event::WorkerInputAccepted(_) => MarkKind::Item,
+            Event::WorkerInputAccepted(_)
+            | Event::MessageReceived(_)
+            | Event::ReplyReceived(_)
+            | Event::WorkerReported(_) => MarkKind::Item,
+            // Whatever the agent had said of it so far is part of it.
+            Event::MessageAnswered(_) | Event::WorkerNotified(_) => MarkKind::TextDone,
             Event::WorkerOutput(output) => match output.event {
                 OutputKind::TextDelta => MarkKind::Delta,
                 OutputKind::TextDone => MarkKind::TextDone,

@@ -1,5 +1,6 @@
 //! One worker: what it was created as, and what has become of it.
 
+use crate::{External, Presence};
 use acta_events::{
     BundleRef, Digest, Event, HostId, IntentKind, NamedRef, OutputKind, ProcessRef,
     ProfileSelector, Record, Revision, RuntimeId, Sequence, Timestamp, Version, WorkerId,
@@ -222,6 +223,9 @@ pub struct WorkerState {
     pub open_turn: Option<OpenTurn>,
     /// The text that is not complete.
     pub open_text: Option<OpenText>,
+    /// Of a worker that an agent connects in for: the agent, and what waits for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<Arc<External>>,
 }
 
 impl WorkerState {
@@ -265,6 +269,7 @@ impl WorkerState {
             turn: 0,
             open_turn: None,
             open_text: None,
+            external: External::of_runtime(runtime).map(Arc::new),
         };
         if startable {
             state.result(Operation::Spawn, Outcome::Accepted, None);
@@ -278,6 +283,9 @@ impl WorkerState {
         self.version = header.version.unwrap_or(self.version);
         self.last_seq = header.seq;
         self.last_at = header.time;
+        if let Some(external) = &mut self.external {
+            Arc::make_mut(external).apply(header);
+        }
         match &header.event {
             Event::WorkerConnected(connected) => {
                 self.child = Child::Ready;
@@ -293,7 +301,10 @@ impl WorkerState {
             }
             Event::WorkerInputAccepted(accepted) => {
                 self.items = accepted.item;
-                self.pending = self.pending.saturating_add(1);
+                // An external worker's inputs wait with all other messages to its agent.
+                if self.external.is_none() {
+                    self.pending = self.pending.saturating_add(1);
+                }
                 self.revision = accepted.revision;
                 self.result(Operation::Input, Outcome::Accepted, None);
             }
@@ -340,8 +351,21 @@ impl WorkerState {
             Event::WorkerCancelled(cancelled) => {
                 self.end(WorkerStatus::Cancelled, Operation::Cancel, cancelled.revision);
             }
+            Event::MessageReceived(received) => self.items = received.item,
+            Event::ReplyReceived(received) => self.items = received.item,
+            Event::WorkerReported(reported) => self.items = reported.item,
+            Event::MessageAnswered(answered) => self.said(answered.item),
+            Event::WorkerNotified(notified) => self.said(notified.item),
             _ => {}
         }
+    }
+
+    /// An agent that connects in has said something as a whole, which includes whatever it had
+    /// said of it so far.
+    fn said(&mut self, item: u64) {
+        self.items = item;
+        self.open_text = None;
+        self.open_turn = None;
     }
 
     fn apply_output(&mut self, record: &Record, kind: OutputKind, turn: u64) {
@@ -382,6 +406,13 @@ impl WorkerState {
         if self.status != WorkerStatus::Running {
             return RunState::Stopped;
         }
+        if let Some(external) = &self.external {
+            return match external.presence {
+                Presence::AwaitingAgent => RunState::Unconnected,
+                _ if external.waiting.is_empty() => RunState::Idle,
+                _ => RunState::Busy,
+            };
+        }
         match self.child {
             Child::Unconnected => RunState::Unconnected,
             Child::Starting => RunState::Busy,
@@ -396,8 +427,11 @@ impl WorkerState {
 
     /// How it is being executed, as clients see it.
     pub fn execution(&self) -> Execution {
-        let backend = match self.child {
-            Child::Unconnected => Backend::Unconnected,
+        let backend = match (&self.external, self.child) {
+            (Some(external), _) if external.presence != Presence::AwaitingAgent => {
+                Backend::Connected
+            }
+            (_, Child::Unconnected) => Backend::Unconnected,
             _ => Backend::Connected,
         };
         Execution { backend, run_state: self.run_state(), last_result: self.last_result.clone() }

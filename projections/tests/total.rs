@@ -24,7 +24,8 @@ fn log() -> impl Strategy<Value = Vec<Record>> {
             .map(|(seq, (header, event, (runtime, worker), version, content))| {
                 let header = Header {
                     seq: Sequence(seq),
-                    runtime: runtime.map(|n| RuntimeId::parse(&format!("r{n}")).unwrap()),
+                    runtime: runtime
+                        .map(|n| RuntimeId::parse(["r0", "external"][usize::from(n)]).unwrap()),
                     worker: worker.map(|n| WorkerId::parse(&format!("w{n}")).unwrap()),
                     version: version.map(Version),
                     event,
@@ -55,7 +56,7 @@ proptest! {
         prop_assert_eq!(read.digests(), projections.digests());
         prop_assert_eq!(&read, &projections);
         // The counts are those of the workers that are there.
-        for runtime in ["r0", "r1"].map(|id| RuntimeId::parse(id).unwrap()) {
+        for runtime in ["r0", "external"].map(|id| RuntimeId::parse(id).unwrap()) {
             let counts = projections.workers.counts(&runtime);
             prop_assert_eq!(counts.total(), projections.workers.of(&runtime, None).count() as u64);
         }

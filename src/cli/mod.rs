@@ -37,6 +37,7 @@ mod runtime;
 mod segments;
 mod send;
 mod serve;
+pub mod serve_agents;
 pub mod serve_args;
 mod serve_manifest;
 mod short_ids;

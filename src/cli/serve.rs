@@ -60,6 +60,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     let (host, registered) = this_host();
     let label = args.display_name.clone().unwrap_or_else(|| "Embedded worker runtime".into());
     announce(&args, &engine, &label, &manifest, registered).await?;
+    super::serve_agents::announce(&args.runtime_id, &engine).await?;
     let manifest = Arc::new(RwLock::new(Arc::new(manifest)));
     let manifest_problem = Arc::default();
     let watch = Watch::start(Watched {
@@ -91,6 +92,8 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     let remotes = Remotes::new().context("the client for other services could not be set up")?;
     let monitor = MonitorOwner::start(remotes.clone(), Arc::clone(&opened.log));
     let (reads, reads_owner) = reads(&args, &engine).unzip();
+    let (agents, agents_owner) =
+        super::serve_agents::start(&args.agents, &opened.log, &engine.handle())?;
     let mut surface = Surface::new(
         Arc::clone(&opened.log),
         engine.handle(),
@@ -103,6 +106,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
         Arc::clone(&opened.notary),
         args.public_log,
         remotes.clone(),
+        agents,
     );
     surface.reads = reads;
     surface.data = opened.data.as_ref().map(|data| data.path().to_owned());
@@ -126,6 +130,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     leases_owner.close().await;
     monitor.close().await;
     dispatch.close().await;
+    agents_owner.close().await;
     if let Some(reads) = reads_owner {
         reads.close().await;
     }

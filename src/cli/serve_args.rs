@@ -87,6 +87,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "TEXT", env = "ACTA_DISPLAY_NAME")]
     pub display_name: Option<String>,
 
+    /// Agents that connect in.
+    #[command(flatten)]
+    pub agents: super::serve_agents::AgentArgs,
+
     /// A token with the role operator, beside the generated one; may be repeated
     #[arg(
         long,

@@ -291,7 +291,8 @@ impl Timeline {
             }
             Event::WorkerStopped(_) => Line::plain(because("stopped", record.text())),
             Event::WorkerCancelled(_) => Line::plain(because("cancelled", record.text())),
-            other => Line::plain(other.name()),
+            other => agents::describe(record, &self.agent(record), other)
+                .unwrap_or_else(|| Line::plain(other.name())),
         }
     }
 
@@ -382,5 +383,6 @@ fn role(role: Role) -> &'static str {
     }
 }
 
+mod agents;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 //! refusal. It assigns no sequence and reads no clock.
 
 mod access;
+mod external;
 mod hosts;
 mod registry;
 #[cfg(test)]
@@ -63,8 +64,26 @@ impl Draft {
 pub enum Decision {
     /// This is recorded.
     Record(Box<Draft>),
+    /// These are recorded, all of them or none; there is at least one.
+    RecordAll(Vec<Draft>),
     /// It is so already.
     Unchanged,
+}
+
+impl Decision {
+    /// What is to be recorded, which may be nothing.
+    pub fn all(drafts: Vec<Draft>) -> Self {
+        if drafts.is_empty() { Self::Unchanged } else { Self::RecordAll(drafts) }
+    }
+
+    /// What is to be recorded, in order.
+    pub fn drafts(self) -> Vec<Draft> {
+        match self {
+            Self::Record(draft) => vec![*draft],
+            Self::RecordAll(drafts) => drafts,
+            Self::Unchanged => Vec::new(),
+        }
+    }
 }
 
 impl From<Draft> for Decision {
@@ -80,6 +99,8 @@ pub struct Facts<'a> {
     pub globals: &'a Projections,
     /// The worker that the command is about, with all that was decided about it so far.
     pub worker: Option<&'a Arc<WorkerState>>,
+    /// Another worker that it concerns, likewise.
+    pub peer: Option<&'a Arc<WorkerState>>,
     /// Who asks.
     pub actor: &'a Actor,
     /// The time of the decision.
@@ -114,6 +135,8 @@ pub fn decide(facts: Facts<'_>, command: &Command) -> Result<Decision, Rejection
         Command::CreateWorker { worker, created, texts } => {
             worker::create(facts, worker, created, texts.clone())
         }
+        Command::CreateExternal { worker, new } => external::create(facts, worker, new),
+        Command::External { worker, change } => external::change(facts, worker, change),
         Command::Input { worker, kind, content } => worker::input(facts, worker, *kind, content),
         Command::Stop { worker, reason } => worker::stop(facts, worker, reason.clone()),
         Command::Cancel { worker, reason } => worker::cancel(facts, worker, reason.clone()),

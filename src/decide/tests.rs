@@ -1,6 +1,6 @@
 //! Given what is durable, when this is asked, then that happens.
 
-use super::{Decision, Facts, decide, decide_outcome};
+use super::{Decision, Draft, Facts, decide, decide_outcome};
 use crate::{
     command::{Command, Outcome},
     engine::tests::history::{created, id, register, text, worker},
@@ -25,11 +25,16 @@ impl Given {
         let worker = command
             .worker()
             .and_then(|worker| self.0.workers.get(&worker.runtime_id, &worker.worker_id));
-        Facts { globals: &self.0, worker, actor, now: NOW }
+        let peer =
+            command.peer().and_then(|peer| self.0.workers.get(&peer.runtime_id, &peer.worker_id));
+        Facts { globals: &self.0, worker, peer, actor, now: NOW }
     }
 
     fn record(&mut self, decision: Decision) {
-        let Decision::Record(draft) = decision else { return };
+        decision.drafts().into_iter().for_each(|draft| self.record_one(draft));
+    }
+
+    fn record_one(&mut self, draft: Draft) {
         let known = draft.runtime.as_ref().zip(draft.worker.as_ref());
         let state = known.and_then(|(runtime, worker)| self.0.workers.get(runtime, worker));
         let header = Header {
@@ -87,8 +92,11 @@ fn shown(decided: &Result<Vec<Decision>, Rejection>) -> String {
         Err(rejection) => format!("refused {}", rejection.code),
         Ok(decisions) => {
             let names = decisions.iter().map(|decision| match decision {
-                Decision::Record(draft) => draft.event.name(),
-                Decision::Unchanged => "-",
+                Decision::Unchanged => "-".to_owned(),
+                recorded => {
+                    let drafts = recorded.clone().drafts();
+                    drafts.iter().map(|draft| draft.event.name()).collect::<Vec<_>>().join("+")
+                }
             });
             names.collect::<Vec<_>>().join(" ")
         }
@@ -105,11 +113,7 @@ fn check(rows: Vec<(Vec<Command>, Command, &str)>) {
 /// The events of what is decided.
 fn events(given: &Given, when: Command) -> Vec<Event> {
     let decisions = given.decide(&when).unwrap();
-    let events = decisions.into_iter().filter_map(|decision| match decision {
-        Decision::Record(draft) => Some(draft.event),
-        Decision::Unchanged => None,
-    });
-    events.collect()
+    decisions.into_iter().flat_map(Decision::drafts).map(|draft| draft.event).collect()
 }
 
 fn runtime() -> Command {

@@ -1,6 +1,10 @@
 //! One worker: what may be asked of it, and what its backend's reports mean.
 
-use super::{Decision, Draft, Facts, registry::unknown_runtime};
+use super::{
+    Decision, Draft, Facts,
+    external::{has_room, revoked_tokens},
+    registry::unknown_runtime,
+};
 use crate::{
     command::Outcome,
     error::{Code, Rejection, shown},
@@ -29,7 +33,7 @@ pub(super) fn create(
     Ok(Draft::of_worker(worker, created.clone()).with(texts).into())
 }
 
-fn running_runtime(facts: Facts<'_>, worker: &WorkerRef) -> Result<(), Rejection> {
+pub(super) fn running_runtime(facts: Facts<'_>, worker: &WorkerRef) -> Result<(), Rejection> {
     match facts.globals.runtimes.get(&worker.runtime_id) {
         None => Err(unknown_runtime(&worker.runtime_id)),
         Some(runtime) if runtime.status == RuntimeStatus::Stopped => {
@@ -88,7 +92,10 @@ fn check_profile(facts: Facts<'_>, created: &WorkerCreated) -> Result<(), Reject
     }
 }
 
-fn existing<'a>(facts: Facts<'a>, worker: &WorkerRef) -> Result<&'a Arc<WorkerState>, Rejection> {
+pub(super) fn existing<'a>(
+    facts: Facts<'a>,
+    worker: &WorkerRef,
+) -> Result<&'a Arc<WorkerState>, Rejection> {
     facts.worker.ok_or_else(|| {
         let message = format!(
             "there is no worker `{}` in runtime `{}`; `acta ls workers` lists them",
@@ -120,6 +127,15 @@ pub(super) fn input(
     let gone = |how: &str| {
         format!("worker `{id}` {how} and takes no more input; stop it and spawn another one")
     };
+    let accept = || {
+        let accepted =
+            WorkerInputAccepted { kind, item: state.items + 1, revision: state.revision.next() };
+        Ok(Draft::of_worker(worker, accepted).with(Some(content.clone())).into())
+    };
+    if let Some(external) = &state.external {
+        has_room(worker, external)?;
+        return accept();
+    }
     match state.child {
         Child::Unconnected => refuse(
             Code::WorkerExecutionUnavailable,
@@ -131,14 +147,7 @@ pub(super) fn input(
         Child::Failed => refuse(Code::WorkerExecutionRejected, gone("could not be started")),
         Child::Finished => refuse(Code::WorkerExecutionRejected, gone("has ended (exit code 0)")),
         Child::Broken => refuse(Code::WorkerExecutionRejected, gone("has ended with an error")),
-        Child::Starting | Child::Ready | Child::Lost => {
-            let accepted = WorkerInputAccepted {
-                kind,
-                item: state.items + 1,
-                revision: state.revision.next(),
-            };
-            Ok(Draft::of_worker(worker, accepted).with(Some(content.clone())).into())
-        }
+        Child::Starting | Child::Ready | Child::Lost => accept(),
     }
 }
 
@@ -152,7 +161,7 @@ pub(super) fn stop(
         return Ok(Decision::Unchanged);
     }
     let stopped = WorkerStopped { revision: state.revision.next() };
-    Ok(Draft::of_worker(worker, stopped).with(reason).into())
+    Ok(ended(facts, worker, state, Draft::of_worker(worker, stopped).with(reason)))
 }
 
 pub(super) fn cancel(
@@ -165,7 +174,17 @@ pub(super) fn cancel(
         return Ok(Decision::Unchanged);
     }
     let cancelled = WorkerCancelled { revision: state.revision.next() };
-    Ok(Draft::of_worker(worker, cancelled).with(reason).into())
+    Ok(ended(facts, worker, state, Draft::of_worker(worker, cancelled).with(reason)))
+}
+
+/// With an external worker go its tokens.
+fn ended(facts: Facts<'_>, worker: &WorkerRef, state: &WorkerState, draft: Draft) -> Decision {
+    if state.external.is_none() {
+        return draft.into();
+    }
+    let mut drafts = vec![draft];
+    drafts.extend(revoked_tokens(facts, worker));
+    Decision::RecordAll(drafts)
 }
 
 pub(super) fn outcome(state: &WorkerState, outcome: &Outcome) -> Result<Decision, Rejection> {

@@ -185,11 +185,13 @@ impl<R> Core<R> {
             self.remember(key, &answer);
             return Ok(answer);
         }
+        let peer = request.command.peer().and_then(|worker| self.worker(worker));
         let decision = {
             let globals = self.views.read();
             let facts = Facts {
                 globals: &globals,
                 worker: state.as_ref(),
+                peer: peer.as_ref(),
                 actor: &request.actor,
                 now: moment.now,
             };
@@ -206,7 +208,34 @@ impl<R> Core<R> {
                 self.remember(key, &answer);
                 Ok(answer)
             }
+            Decision::RecordAll(drafts) => {
+                let answer = self.record_all(request, drafts, moment)?;
+                self.remember(key, &answer);
+                Ok(answer)
+            }
         }
+    }
+
+    /// Records several drafts of one command, in one block where they fit into one.
+    fn record_all(&mut self, request: &Request, drafts: Vec<Draft>, moment: Moment) -> Answer {
+        if !self.builder.fits(request.command.bytes()) {
+            self.seal();
+        }
+        let mut first = None;
+        for (n, draft) in drafts.into_iter().enumerate() {
+            let about = draft.runtime.clone().zip(draft.worker.clone());
+            let state = about.and_then(|key| self.worker_by_key(&key));
+            let moment = moment.vary(n);
+            let record = self.record(request, state.as_deref(), draft, moment, first.is_none())?;
+            if request.command.changes_tokens() {
+                self.globals_changed = Some(record.seq());
+            }
+            first.get_or_insert(record);
+        }
+        Ok(match first {
+            Some(first) => Ack::Recorded { first, replayed: false },
+            None => Ack::Unchanged { worker: None },
+        })
     }
 
     /// Knows the key of a command that was recorded until the index does.

@@ -119,8 +119,8 @@ impl EventsQuery {
 
     /// The number of the one worker of interest, if one is named.
     pub(super) fn ordinal(&self, app: &App, filter: &Filter) -> Reply<Option<u32>> {
-        let runtime = filter.runtime.clone().unwrap_or_else(|| app.runtime.clone());
         let Some(id) = &filter.worker else { return Ok(None) };
+        let runtime = filter.runtime.clone().unwrap_or_else(|| query::runtime_of(app, id));
         match app.log.views().worker(&runtime, id) {
             Some(state) => Ok(Some(state.ordinal)),
             None => {

@@ -5,11 +5,13 @@
 
 use super::App;
 use crate::{
+    envelope,
     feed::Filter,
     log::{Logged, ReadFault, blocking, text_span},
 };
 use acta_events::{
-    Epoch, Event, InputKind, OutputKind, Record, Sequence, TurnResult, cursor::Cursor,
+    DegradedReason, Epoch, Event, InputKind, OutputKind, Record, Sequence, TurnResult,
+    cursor::Cursor,
 };
 use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
@@ -107,6 +109,30 @@ fn payload_frame(record: &Record, content: &[u8], cursor: &str, worker: &str) ->
             }
             InputKind::System => payload!("system_item", json!({"item": text()})),
         },
+        Event::MessageReceived(_) | Event::ReplyReceived(_) => {
+            let said = envelope::text_of(content);
+            payload!("user_message", json!({"segments": [{"kind": "text", "content": said}]}))
+        }
+        Event::MessageAnswered(_) | Event::WorkerNotified(_) => {
+            payload!("text_done", json!({"text": envelope::text_of(content)}))
+        }
+        Event::WorkerReported(_) => {
+            payload!("system_item", json!({"item": envelope::text_of(content)}))
+        }
+        Event::AgentRegistered(_) | Event::WorkerOnline(_) | Event::WorkerRecovered(_) => {
+            payload!("status", json!({"status": "idle"}))
+        }
+        Event::WorkerOffline(_) => {
+            let message = "the agent was not heard of for as long as its lease lasts";
+            payload!("alert", alert(record, "warn", "engine", message))
+        }
+        Event::WorkerDegraded(degraded) => {
+            let message = degraded_because(degraded.reason);
+            payload!("alert", alert(record, "warn", "engine", message))
+        }
+        Event::DeliveryFailed(failed) => {
+            payload!("error", json!({"code": "not_running", "message": failed.reason}))
+        }
         Event::WorkerInputDispatched(dispatched) => {
             payload!("turn_start", json!({"turn": dispatched.turn}))
         }
@@ -158,6 +184,14 @@ fn payload_frame(record: &Record, content: &[u8], cursor: &str, worker: &str) ->
             payload!("shutdown", json!({}))
         }
         _ => None,
+    }
+}
+
+fn degraded_because(reason: DegradedReason) -> &'static str {
+    match reason {
+        DegradedReason::Wedged => "the agent says that it is stuck",
+        DegradedReason::ErrorRate => "half of what the agent does fails, or more",
+        DegradedReason::Deaf => "the agent beats, but does not ask for the messages that wait",
     }
 }
 

@@ -13,6 +13,7 @@ mod events;
 mod events_back;
 mod events_stream;
 mod events_ws;
+mod external;
 mod frames;
 mod grep;
 mod health;
@@ -44,6 +45,7 @@ mod views;
 mod worker_ws;
 mod workers;
 
+pub use external::Agents;
 pub use reads::{Reads, ReadsOwner};
 pub use server::{Shutdown, serve};
 pub(crate) use workers::REPLAYED;
@@ -143,6 +145,8 @@ pub struct Surface {
     pub kills: Kills,
     /// What is wrong with the manifest as it is now, while an earlier one is in use.
     pub manifest_problem: Arc<RwLock<Option<String>>>,
+    /// Agents that connect in.
+    pub agents: Agents,
     /// One rebuild of a past state at a time.
     pub(crate) rebuilding: tokio::sync::Mutex<()>,
 }
@@ -162,6 +166,7 @@ impl Surface {
         notary: Arc<Notary>,
         public_log: bool,
         remotes: Remotes,
+        agents: Agents,
     ) -> Self {
         let shutdown = Shutdown::default();
         let rebuilding = tokio::sync::Mutex::new(());
@@ -184,6 +189,7 @@ impl Surface {
             remotes,
             kills: Kills::default(),
             manifest_problem: Arc::default(),
+            agents,
             rebuilding,
         }
     }
@@ -240,6 +246,7 @@ pub fn router(surface: Arc<Surface>) -> Router {
         .route("/v1/tokens", get(tokens::list).post(tokens::issue))
         .route("/v1/tokens/{id}", delete(tokens::revoke))
         .merge(workers)
+        .merge(external::routes())
         .merge(private)
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)

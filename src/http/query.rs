@@ -2,6 +2,7 @@
 
 use super::{App, error::Reply};
 use crate::{
+    agents::external_runtime,
     command::CommandKey,
     error::{Code, Rejection, shown},
 };
@@ -42,11 +43,19 @@ impl FromRequestParts<App> for Segment {
     }
 }
 
-/// The worker of this service's own runtime that a path names.
+/// The worker that a path names: of this service's own runtime, or one that an agent connects
+/// in for. The ids of both are drawn from one space.
 pub(super) fn own_worker(app: &App, text: &str) -> Reply<WorkerRef> {
     let worker_id = WorkerId::parse(text)
         .map_err(|error| Rejection::new(Code::InvalidWorkerId, error.to_string()))?;
-    Ok(WorkerRef { runtime_id: app.runtime.clone(), worker_id })
+    Ok(WorkerRef { runtime_id: runtime_of(app, &worker_id), worker_id })
+}
+
+/// The runtime of a worker that is named by its id alone.
+pub(super) fn runtime_of(app: &App, worker: &WorkerId) -> RuntimeId {
+    let external = external_runtime();
+    let is_external = app.log.views().read().workers.get(&external, worker).is_some();
+    if is_external { external } else { app.runtime.clone() }
 }
 
 /// A runtime that a path names.

@@ -2,6 +2,7 @@
 
 use super::{App, past};
 use crate::{
+    envelope,
     index::{Posting, PostingKind},
     log::{Log, ReadFault, blocking, text_span},
 };
@@ -78,6 +79,13 @@ fn item(
             };
             (role, text_content(log, record)?)
         }
+        Event::MessageReceived(_) | Event::ReplyReceived(_) => {
+            (TranscriptRole::User, envelope_text(log, record)?)
+        }
+        Event::MessageAnswered(_) | Event::WorkerNotified(_) => {
+            (TranscriptRole::Assistant, envelope_text(log, record)?)
+        }
+        Event::WorkerReported(_) => (TranscriptRole::System, envelope_text(log, record)?),
         _ => match text_span(record) {
             Some(span) => {
                 let text = log.text_blocking(posting.worker, span, record.seq())?;
@@ -93,6 +101,10 @@ fn item(
         content,
         event_id: record.seq(),
     }))
+}
+
+fn envelope_text(log: &Log, record: &Record) -> Result<String, ReadFault> {
+    Ok(log.content_blocking(record)?.map_or_else(String::new, |bytes| envelope::text_of(&bytes)))
 }
 
 fn text_content(log: &Log, record: &Record) -> Result<String, ReadFault> {

@@ -5,19 +5,21 @@ use super::{
     access::Caller,
     body,
     error::Reply,
+    external,
     past::{self, At},
     query::{self, Around},
     shapes,
     snapshot::{self, TranscriptItem},
 };
 use crate::{
+    agents::external_runtime,
     auth::Permission,
     command::{Ack, Command, worker_id},
     create_request::{CheckedCreate, CreateRequest},
     error::{Code, Rejection},
 };
 use acta_events::{Event, InputKind, MediaType, Record, Revision, Sequence, Version, WorkerRef};
-use acta_projections::WorkerStatus;
+use acta_projections::{EXTERNAL_RUNTIME, WorkerStatus};
 use axum::{
     Json,
     body::Body,
@@ -50,8 +52,12 @@ pub(super) async fn list(caller: Caller, State(app): State<App>, uri: Uri) -> Re
     let at = past::parse(&app, query.at.as_deref()).await?;
     let states = past::with_projections(&app, at, |projections| {
         let after = after.as_ref().map(|worker| &worker.worker_id);
-        let of = projections.workers.of(&app.runtime, after);
-        of.take(limit).cloned().collect::<Vec<_>>()
+        let own = projections.workers.of(&app.runtime, after).take(limit);
+        let external = projections.workers.of(&external_runtime(), after).take(limit);
+        let mut all: Vec<_> = own.chain(external).cloned().collect();
+        all.sort_by(|a, b| a.worker.cmp(&b.worker));
+        all.truncate(limit);
+        all
     })
     .await?;
     let mut workers = Vec::with_capacity(states.len());
@@ -217,6 +223,9 @@ pub(super) async fn give(
         return Err(Rejection::invalid("`content` is blank; say something"));
     }
     check_content(app, content.as_bytes())?;
+    if worker.runtime_id.as_str() == EXTERNAL_RUNTIME {
+        external::check_input(&content)?;
+    }
     let bytes = Bytes::from(content);
     let content = app.log.keep(MediaType::Text, bytes.clone()).await?;
     let key = around.key(&kind, Some((&bytes, content.digest)))?;

@@ -261,14 +261,63 @@ fn events_of_workers() -> Vec<BoxedStrategy<Event>> {
     ]
 }
 
+fn events_of_agents() -> Vec<BoxedStrategy<Event>> {
+    let worker =
+        || (id(), id()).prop_map(|(runtime_id, worker_id)| WorkerRef { runtime_id, worker_id });
+    let delivery = option::of(text()).prop_map(|url| Delivery {
+        mode: if url.is_some() { DeliveryMode::Push } else { DeliveryMode::Poll },
+        url,
+    });
+    let inbox = prop_oneof![Just(Inbox::Messages), Just(Inbox::Replies), Just(Inbox::All)];
+    let reason = prop_oneof![Just(DegradedReason::Wedged), Just(DegradedReason::Deaf)];
+    vec![
+        of!(option::of(text()), |label| AgentAwaited { label }),
+        of!((delivery, any::<bool>()), |(delivery, leased)| AgentRegistered { delivery, leased }),
+        of!(Just(()), |()| WorkerOnline {}),
+        of!(Just(()), |()| WorkerOffline {}),
+        of!(reason, |reason| WorkerDegraded { reason }),
+        of!(Just(()), |()| WorkerRecovered {}),
+        of!((option::of(worker()), text(), number()), |(source, method, item)| MessageReceived {
+            source,
+            method,
+            item
+        }),
+        of!((seq(), option::of(worker()), number()), |(message, asker, item)| MessageAnswered {
+            message,
+            asker,
+            item
+        }),
+        of!((worker(), seq(), number()), |(source, message, item)| ReplyReceived {
+            source,
+            message,
+            item
+        }),
+        of!((option::of(seq()), number()), |(message, item)| WorkerNotified { message, item }),
+        of!((option::of(seq()), number()), |(message, item)| WorkerReported {
+            activity: ActivityKind::AgentLog,
+            message,
+            item
+        }),
+        of!((inbox, seq()), |(inbox, through)| InboxRead { inbox, through }),
+        of!((seq(), any::<u32>()), |(message, attempts)| MessageDelivered { message, attempts }),
+        of!((seq(), any::<u32>(), text()), |(message, attempts, reason)| DeliveryFailed {
+            message,
+            attempts,
+            reason
+        }),
+        of!(seq(), |message| DeliveryRetried { message }),
+    ]
+}
+
 /// Every event, with any data.
 pub(crate) fn event() -> impl Strategy<Value = Event> {
-    Union::new(events_of_the_service().into_iter().chain(events_of_workers()))
+    let all = events_of_the_service().into_iter().chain(events_of_workers());
+    Union::new(all.chain(events_of_agents()))
 }
 
 /// Every event that a worker's state has an opinion on, and those that make one.
 pub(crate) fn worker_event() -> impl Strategy<Value = Event> {
-    Union::new(events_of_workers())
+    Union::new(events_of_workers().into_iter().chain(events_of_agents()))
 }
 
 pub(crate) fn content() -> BoxedStrategy<StoredContent> {

@@ -192,6 +192,13 @@ impl Answer {
         self.json()
     }
 
+    /// The body of what was made.
+    #[track_caller]
+    pub fn created(&self) -> Value {
+        assert_eq!(self.status, 201, "{}: {}", self.asked, self.text());
+        self.json()
+    }
+
     /// Checks that it is a refusal of the one shape that refusals have; its message.
     #[track_caller]
     pub fn refused(&self, status: u16, code: &str) -> String {

@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod connector;
+mod deployed;
 mod manifest;
 pub mod platform;
 mod service;
@@ -11,6 +12,7 @@ mod socket;
 pub use cli::{Ran, run};
 pub use client::{Answer, Client, keys};
 pub use connector::Connector;
+pub use deployed::{Deployed, envelope, reply_to};
 pub use manifest::{PAYLOADS, manifest};
 pub use service::{Options, Service, bare_command};
 pub use socket::{Incoming, Socket};

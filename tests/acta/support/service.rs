@@ -176,6 +176,11 @@ impl Service {
         self.launch("127.0.0.1:0").await;
     }
 
+    /// From the next start on it has these arguments, and no other ones of the test.
+    pub fn set_args<'a>(&mut self, args: impl IntoIterator<Item = &'a str>) {
+        self.options.args = args.into_iter().map(Into::into).collect();
+    }
+
     /// As [`Self::restart`], on the port that it had, so that clients find it again.
     pub async fn restart_here(&mut self) {
         assert!(self.process.is_none(), "it runs");
