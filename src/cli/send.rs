@@ -4,9 +4,9 @@ use super::client::{Call, Client};
 use super::follower::{Filter, Follower, Frame, Start};
 use super::output::{Format, Output};
 use super::short_ids::resolve_worker;
-use super::timeline::{RecordView, exit};
+use super::timeline::{RecordView, exit, said};
 use super::{CommandOptions, usage};
-use acta_events::{Event, ExitStatus, OutputKind, Sequence, TurnResult, WorkerId};
+use acta_events::{ActivityKind, Event, ExitStatus, OutputKind, Sequence, TurnResult, WorkerId};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -129,7 +129,12 @@ enum News {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum End {
-    Turn { result: &'static str, exit: Option<ExitStatus> },
+    /// An agent that connects in answered; it has no turns.
+    Answered,
+    Turn {
+        result: &'static str,
+        exit: Option<ExitStatus>,
+    },
     Failed(String),
 }
 
@@ -172,6 +177,19 @@ impl Turn {
             Some(Event::WorkerInterrupted(e)) if e.input == Some(self.input) && !e.again => {
                 News::Ended(End::Failed(format!("the worker was interrupted: {}", e.reason)))
             }
+            Some(Event::WorkerNotified(e)) if e.message == Some(self.input) => {
+                self.text = said(record);
+                News::Ended(End::Answered)
+            }
+            Some(Event::MessageAnswered(e)) if e.message == self.input => {
+                self.text = said(record);
+                News::Ended(End::Answered)
+            }
+            Some(Event::WorkerReported(e))
+                if e.message == Some(self.input) && e.activity == ActivityKind::Error =>
+            {
+                News::Ended(End::Failed(format!("the agent failed: {}", said(record))))
+            }
             Some(Event::WorkerExited(e)) => News::Doubtful(format!("the worker {}", exit(e.exit))),
             Some(Event::WorkerStopped(_)) => News::Doubtful("the worker was stopped".into()),
             Some(Event::WorkerCancelled(_)) => News::Doubtful("the worker was cancelled".into()),
@@ -209,7 +227,12 @@ async fn follow(
                 out.flush()?;
             }
             News::Said(_) => {}
-            News::Ended(end) => return Ok(end),
+            News::Ended(end) => {
+                if end == End::Answered && out.format == Format::Table {
+                    out.foreign(&turn.text)?;
+                }
+                return Ok(end);
+            }
             News::Doubtful(reason) => {
                 deadline = deadline.min(Instant::now() + LAST_WORDS);
                 doubt = Some(reason);
@@ -229,6 +252,7 @@ fn finish(
         answer["text"] = turn.text.as_str().into();
         answer["result"] = match &ended {
             Ok(End::Turn { result, .. }) => (*result).into(),
+            Ok(End::Answered) => "answered".into(),
             Ok(End::Failed(_)) | Err(_) => "failed".into(),
         };
         out.json(answer)?;
@@ -240,7 +264,7 @@ fn finish(
         End::Turn { exit: Some(status), .. } if !status.success() => {
             bail!("the worker {}", exit(status))
         }
-        End::Turn { .. } => Ok(()),
+        End::Turn { .. } | End::Answered => Ok(()),
         End::Failed(reason) => bail!(reason),
     }
 }
@@ -285,6 +309,15 @@ mod tests {
             None,
             News::Ended(End::Turn { result: "finished", exit }),
         );
-        assert_eq!(turn.text, "ours");
+        // An agent that connects in has no turns.
+        let answer = |message: u64| json!({"message": message, "item": 2});
+        check("worker_notified", answer(9), Some("other"), News::Other);
+        let done = News::Ended(End::Answered);
+        check("worker_notified", answer(10), Some("done"), done);
+        let report = |activity: &str| json!({"activity": activity, "message": 10, "item": 3});
+        check("worker_reported", report("task_update"), None, News::Other);
+        let failed = News::Ended(End::Failed("the agent failed: why".into()));
+        check("worker_reported", report("error"), Some("why"), failed);
+        assert_eq!(turn.text, "done");
     }
 }

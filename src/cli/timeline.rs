@@ -51,6 +51,8 @@ impl RecordView<'_> {
     }
 }
 
+pub(super) use agents::said;
+
 /// What was said, by whom.
 struct Line {
     ink: Option<Ink>,

@@ -23,6 +23,7 @@ mod audit_foreign;
 mod audit_verify;
 mod cli;
 mod connect_backends;
+mod connect_chain;
 mod connect_kill;
 mod connect_options;
 mod connect_poll;

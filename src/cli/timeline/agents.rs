@@ -81,7 +81,7 @@ fn activity(activity: ActivityKind) -> &'static str {
 }
 
 /// The words of an envelope, a notification or a report.
-fn said(record: &RecordView<'_>) -> String {
+pub(in super::super) fn said(record: &RecordView<'_>) -> String {
     let content = record.content.as_ref().map(ToString::to_string).unwrap_or_default();
     if content.is_empty() { content } else { envelope::text_of(content.as_bytes()) }
 }
