@@ -6,7 +6,7 @@ pub use external::{AgentHealth, ExternalChange, NewExternal};
 
 use crate::error::Rejection;
 use acta_events::{
-    Actor, ConfigBundleStored, CursorName, Digest, ExitStatus, HostId, HostRegistered,
+    Actor, ConfigBundleStored, CursorName, Digest, ErasureOrder, ExitStatus, HostId, HostRegistered,
     IdempotencyKey, InputKind, OutputKind, ProcessRef, ReadsRecorded, Record,
     RemoteRuntimeRegistered, Revision, RuntimeId, RuntimeRegistered, Sequence, StoredContent,
     Timestamp, TokenId, TokenIssued, TraceParent, TurnResult, WorkerCreated, WorkerId, WorkerRef,
@@ -223,6 +223,15 @@ pub enum Command {
     },
     /// Remember what the actor has read.
     RecordReads(ReadsRecorded),
+    /// Erase the content of an earlier record.
+    Redact {
+        /// The record.
+        target: RedactionTarget,
+        /// Why.
+        reason: Option<StoredContent>,
+        /// Of an order that is repeated after an older state was restored: the first one.
+        repeats: Option<ErasureOrder>,
+    },
     /// What a backend reports of a worker.
     Report {
         /// The worker.
@@ -230,6 +239,25 @@ pub enum Command {
         /// In order.
         outcomes: Vec<Outcome>,
     },
+}
+
+/// A durable record whose content is to be erased.
+#[derive(Clone, Debug)]
+pub struct RedactionTarget {
+    /// The record.
+    pub record: Arc<Record>,
+    /// The worker that it is about.
+    pub worker: Option<WorkerRef>,
+}
+
+impl RedactionTarget {
+    /// A record as a target.
+    pub fn new(record: Arc<Record>) -> Self {
+        let header = &record.header;
+        let worker = header.runtime.clone().zip(header.worker.clone());
+        let worker = worker.map(|(runtime_id, worker_id)| WorkerRef { runtime_id, worker_id });
+        Self { record, worker }
+    }
 }
 
 /// What has become of work in the world.
@@ -341,6 +369,7 @@ impl Command {
             Self::IssueToken(_) => "issue_token",
             Self::RevokeToken { .. } => "revoke_token",
             Self::RecordReads(_) => "record_reads",
+            Self::Redact { .. } => "redact",
             Self::Report { .. } => "report",
         }
     }
@@ -355,6 +384,7 @@ impl Command {
             | Self::Stop { worker, .. }
             | Self::Cancel { worker, .. }
             | Self::Report { worker, .. } => Some(worker),
+            Self::Redact { target, .. } => target.worker.as_ref(),
             _ => None,
         }
     }
@@ -385,7 +415,7 @@ impl Command {
     /// Whether it changes something other than a worker. Such commands are rare; they are
     /// decided one after the other, each upon what is durable.
     pub fn changes_globals(&self) -> bool {
-        self.worker().is_none()
+        self.worker().is_none() || matches!(self, Self::Redact { .. })
     }
 
     /// Whether it is decided upon something other than its worker.
@@ -396,6 +426,35 @@ impl Command {
     /// Whether it is decided upon a worker that it does not change.
     pub fn reads_other_workers(&self) -> bool {
         matches!(self, Self::IssueToken(_))
+    }
+
+    /// The digests of its contents that are in files of their own.
+    pub fn content_files(&self) -> Vec<Digest> {
+        let mut files = Vec::new();
+        let mut add = |content: &StoredContent| {
+            if content.body == acta_events::ContentBody::File {
+                files.push(content.digest);
+            }
+        };
+        match self {
+            Self::Input { content, .. } => add(content),
+            Self::StoreBundle { document, .. } => add(document),
+            Self::CreateWorker { texts: content, .. }
+            | Self::Stop { reason: content, .. }
+            | Self::Cancel { reason: content, .. }
+            | Self::Redact { reason: content, .. } => content.iter().for_each(add),
+            Self::Report { outcomes, .. } => {
+                for outcome in outcomes {
+                    if let Outcome::Output { content, .. } | Outcome::Diagnosed { content, .. } =
+                        outcome
+                    {
+                        add(content);
+                    }
+                }
+            }
+            _ => {}
+        }
+        files
     }
 
     /// Roughly how much memory it holds while it waits, in bytes.

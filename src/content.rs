@@ -17,6 +17,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
 };
 
 /// A content cannot be kept or read. No path of the server is told.
@@ -52,12 +53,14 @@ pub struct ContentStore {
     dir: PathBuf,
     /// Tells the temporary files of concurrent calls apart.
     puts: AtomicU64,
+    /// What is older and unfinished belongs to an earlier process.
+    opened: SystemTime,
 }
 
 impl ContentStore {
     /// Nothing is read or written before the first call.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), puts: AtomicU64::new(0) }
+        Self { dir: dir.into(), puts: AtomicU64::new(0), opened: SystemTime::now() }
     }
 
     /// Keeps a content; `Ok` means that it survives power loss. One that is there already is
@@ -90,6 +93,75 @@ impl ContentStore {
         let mut bytes = Bytes::from(stored);
         bytes.advance(SALT_BYTES);
         Ok(bytes)
+    }
+
+    /// Takes a content away for good; one that is not there is fine.
+    pub fn remove(&self, digest: Digest) -> Result<(), ContentError> {
+        let path = self.path(digest);
+        let removed = match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other,
+        };
+        let dir = path.parent().unwrap_or(&self.dir);
+        let synced = removed.and_then(|()| File::open(dir)?.sync_all());
+        synced.map_err(|source| ContentError::Io { digest, source })
+    }
+
+    /// The digests of files that hold the same content under another salt.
+    pub fn twins(&self, digest: Digest, len: u64) -> Result<Vec<Digest>, ContentError> {
+        let content = match self.read(digest, len) {
+            Ok(content) => content,
+            // Then there is nothing to compare with.
+            Err(ContentError::Missing { .. } | ContentError::Damaged { .. }) => return Ok(vec![]),
+            Err(error) => return Err(error),
+        };
+        let mut twins = Vec::new();
+        self.each_file(|path, metadata| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let Ok(other) = Digest::parse(&name) else { return Ok(()) };
+            if other != digest
+                && metadata.len() == len.saturating_add(SALT_BYTES as u64)
+                && fs::read(path)?.get(SALT_BYTES..) == Some(&content[..])
+            {
+                twins.push(other);
+            }
+            Ok(())
+        })
+        .map_err(|source| ContentError::Io { digest, source })?;
+        Ok(twins)
+    }
+
+    /// Removes what earlier processes began to write and did not finish.
+    pub fn remove_stale_temporaries(&self) -> Result<(), ContentError> {
+        self.each_file(|path, metadata| {
+            let unfinished = path.extension().is_some_and(|extension| extension == "new");
+            if unfinished && metadata.modified()? < self.opened {
+                fs::remove_file(path)?;
+            }
+            Ok(())
+        })
+        .map_err(|source| ContentError::Io { digest: Digest::ZERO, source })
+    }
+
+    fn each_file(
+        &self,
+        mut visit: impl FnMut(&Path, &fs::Metadata) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let dirs = match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        for dir in dirs {
+            for file in fs::read_dir(dir?.path())? {
+                let file = file?;
+                match file.metadata() {
+                    // Another thread may have finished with it meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    metadata => visit(&file.path(), &metadata?)?,
+                }
+            }
+        }
+        Ok(())
     }
 
     fn path(&self, digest: Digest) -> PathBuf {

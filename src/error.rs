@@ -72,6 +72,8 @@ codes! {
     UnknownWorker = "unknown_worker" 404;
     /// There is no such config bundle.
     ConfigBundleMissing = "config_bundle_missing" 404;
+    /// There is no such record.
+    UnknownRecord = "unknown_record" 404;
     /// There is no such token.
     UnknownToken = "unknown_token" 404;
     /// There is no such consumer cursor.
@@ -84,6 +86,10 @@ codes! {
     WorkerExecutionUnavailable = "worker_execution_unavailable" 409;
     /// What runs the worker is known to refuse.
     WorkerExecutionRejected = "worker_execution_rejected" 409;
+    /// The record has no content.
+    NothingToRedact = "nothing_to_redact" 409;
+    /// The content is an input that its worker is still to be given.
+    InputPending = "input_pending" 409;
     /// A cursor is ahead of the log.
     CursorAhead = "cursor_ahead" 409;
     /// A cursor names a history that is not ours.

@@ -24,6 +24,7 @@ pub mod disk_use;
 pub mod dispatch;
 pub mod engine;
 pub mod envelope;
+pub mod eraser;
 pub mod error;
 pub mod feed;
 pub mod host_leases;

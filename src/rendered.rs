@@ -2,16 +2,24 @@
 //! there is one.
 //!
 //! The header's bytes are passed on as they are stored. `content` becomes the text, or the JSON
-//! document; an erased one is `null`. `content_type` tells which.
+//! document; an erased one is `null`. `content_type` tells which, and `redacted` who erased it, when
+//! and why.
 
+use crate::log::RedactionNote;
 use acta_events::{MediaType, Record};
+use serde::Serialize;
 
 /// Where the note about the content begins; it is the last field of a header that has one.
 const CONTENT_NOTE: &[u8] = b",\"content\":{";
 
 /// Appends a record with its content to a buffer. No content for one that has it means that it
-/// is erased.
-pub fn write(record: &Record, bytes: Option<&[u8]>, out: &mut Vec<u8>) {
+/// is erased, by the order in `redacted`.
+pub fn write(
+    record: &Record,
+    bytes: Option<&[u8]>,
+    redacted: Option<&RedactionNote>,
+    out: &mut Vec<u8>,
+) {
     let Some(content) = &record.content else {
         out.extend_from_slice(&record.json);
         return;
@@ -23,10 +31,16 @@ pub fn write(record: &Record, bytes: Option<&[u8]>, out: &mut Vec<u8>) {
         .unwrap_or(header.len().saturating_sub(1));
     out.extend_from_slice(&header[..end]);
     match (content.media_type, bytes) {
-        (_, None) => out.extend_from_slice(br#","content_type":"erased","content":null"#),
+        (_, None) => {
+            out.extend_from_slice(br#","content_type":"erased","content":null"#);
+            if let Some(redacted) = redacted {
+                out.extend_from_slice(br#","redacted":"#);
+                write_json(redacted, out);
+            }
+        }
         (MediaType::Text, Some(bytes)) => {
             out.extend_from_slice(br#","content_type":"text/plain","content":"#);
-            write_text(bytes, out);
+            write_json(&String::from_utf8_lossy(bytes), out);
         }
         (MediaType::Json, Some(bytes)) => {
             out.extend_from_slice(br#","content_type":"application/json","content":"#);
@@ -37,8 +51,7 @@ pub fn write(record: &Record, bytes: Option<&[u8]>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-fn write_text(bytes: &[u8], out: &mut Vec<u8>) {
-    let text = String::from_utf8_lossy(bytes);
-    // Writing a text into memory cannot fail.
-    drop(serde_json::to_writer(out, &text));
+fn write_json(value: &impl Serialize, out: &mut Vec<u8>) {
+    // Writing texts and numbers into memory cannot fail.
+    drop(serde_json::to_writer(out, value));
 }

@@ -181,6 +181,19 @@ impl Block {
         self.records.last().map_or(Sequence::ZERO, |record| record.seq())
     }
 
+    /// The same block with the contents of these records erased, and the bytes to store; none if
+    /// there is nothing to erase. No digest changes by that.
+    pub fn erased(&self, is_erased: impl Fn(Sequence) -> bool) -> Option<(Self, Bytes)> {
+        let mut builder = BlockBuilder::new(self.epoch, self.previous);
+        let mut some = false;
+        for record in &self.records {
+            let erased = if is_erased(record.seq()) { record.erased() } else { None };
+            some |= erased.is_some();
+            builder.push(erased.map_or_else(|| Arc::clone(record), Arc::new));
+        }
+        if some { builder.finish() } else { None }
+    }
+
     /// Reads a block and verifies it against its own digest. That it follows the block before
     /// it is for the caller to check, with [`Block::previous`].
     pub fn decode(mut input: Bytes) -> Result<Self, BlockError> {

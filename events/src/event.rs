@@ -5,12 +5,14 @@
 //! it is read.
 
 mod access;
+mod erasure;
 mod external;
 mod hosts;
 mod registry;
 mod worker;
 
 pub use access::*;
+pub use erasure::*;
 pub use external::*;
 pub use hosts::*;
 pub use registry::*;
@@ -209,6 +211,9 @@ events! {
     CursorCommitted = "cursor_committed" v 1;
     /// What an auditor has read, where that is recorded. The auditor is the actor.
     ReadsRecorded = "reads_recorded" v 1;
+    /// The content of an earlier record is erased; its digest stays. Content: the reason, if one
+    /// was given.
+    ContentRedacted = "content_redacted" v 1;
 }
 
 impl Event {

@@ -307,6 +307,17 @@ impl Record {
         self.header.seq
     }
 
+    /// The same record with its content erased; none if there is nothing to erase. No digest
+    /// changes by that.
+    pub fn erased(&self) -> Option<Self> {
+        let content = self.content.as_ref()?;
+        if content.body == ContentBody::Erased {
+            return None;
+        }
+        let content = StoredContent { body: ContentBody::Erased, ..content.clone() };
+        Some(Self { content: Some(content), ..self.clone() })
+    }
+
     /// How many bytes it takes in a block.
     pub fn stored_bytes(&self) -> usize {
         let content = match &self.content {

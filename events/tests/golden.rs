@@ -130,6 +130,15 @@ fn service_events() -> Vec<Event> {
             more: 3,
         }
         .into(),
+        ContentRedacted {
+            sequence: Sequence(40),
+            content: Digest([8; 32]),
+            repeats: Some(ErasureOrder {
+                by: id("token:t-2"),
+                at: Timestamp(1_795_202_039_000_001),
+            }),
+        }
+        .into(),
     ]
 }
 

@@ -10,6 +10,7 @@ mod cursors;
 mod external;
 mod hosts;
 mod lineage;
+mod redactions;
 mod registry;
 mod tokens;
 mod transcript;
@@ -24,6 +25,7 @@ pub use external::{
 };
 pub use hosts::{HostState, HostStatus, Hosts};
 pub use lineage::{EpochStart, Lineage};
+pub use redactions::{Redaction, Redactions};
 pub use registry::{REMOTE_HTTP, RuntimeState, RuntimeStatus, Runtimes, remote_host};
 pub use tokens::{TokenState, Tokens};
 pub use transcript::{MarkKind, TranscriptMark};
@@ -166,6 +168,8 @@ projections! {
     cursors: Cursors,
     /// Access tokens.
     tokens: Tokens,
+    /// Contents that were erased.
+    redactions: Redactions,
     /// The incarnations of the log.
     lineage: Lineage,
     /// The last record.

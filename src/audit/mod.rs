@@ -39,7 +39,7 @@ pub use proof::{Consistency, Inclusion, leaf_of};
 pub use receipt::{Proven, Receipt, ReceiptError};
 pub use tile_path::{TileKind, TilePath};
 pub use tree::{TILE_WIDTH, Tree, TreeError};
-pub use verify::{Held, Kind, Problem, Verdict, Verification};
+pub use verify::{Erasure, Held, Kind, Problem, Verdict, Verification};
 
 /// The name of the directory with the tree, in the data directory.
 pub const TREE: &str = "tree";

@@ -5,8 +5,12 @@
 //! understood, its time, the version of its worker; then the tree over all of it, what was
 //! signed, and the projections with their stored checkpoints.
 
+mod erasures;
 mod tiles;
 
+pub use erasures::Erasure;
+
+use self::erasures::Erasures;
 use super::{
     checkpoint::SignedCheckpoint,
     proof::leaf_of,
@@ -86,6 +90,10 @@ pub struct Verdict {
     pub checkpoints: Vec<Sequence>,
     /// Contents in files of their own that were read.
     pub contents: u64,
+    /// Contents that were erased, with who ordered it.
+    pub erased: Vec<Erasure>,
+    /// How many further ones are not told of.
+    pub erased_more: u64,
     /// What was signed.
     pub signed: Vec<Held>,
     /// In the order in which they were found.
@@ -126,6 +134,7 @@ pub struct Verification {
     ahead: Vec<Sequence>,
     compared: Vec<Sequence>,
     contents: u64,
+    erasures: Erasures,
     problems: Vec<Problem>,
     untold: u64,
 }
@@ -153,6 +162,7 @@ impl Verification {
             ahead,
             compared: Vec::new(),
             contents: 0,
+            erasures: Erasures::default(),
             problems: Vec::new(),
             untold: 0,
         })
@@ -220,6 +230,7 @@ impl Verification {
         for record in &block.records {
             self.records += 1;
             self.look_at(record);
+            self.erasures.take_in(record);
             if let (Some(contents), Some(content)) = (contents, &record.content)
                 && content.body == ContentBody::File
             {
@@ -310,6 +321,12 @@ impl Verification {
                 self.problem(Problem { kind: Kind::Damaged, first: None, last: None, what });
             }
         }
+        let (erased, erased_more, unordered) = std::mem::take(&mut self.erasures).finish();
+        if self.gapless {
+            for (first, last) in unordered {
+                self.damaged(first, last, "erased, but no record says by whose order");
+            }
+        }
         let size = self.tree.size();
         let first_bad = self.problems.iter().filter_map(|problem| problem.first).min();
         // What contradicts a signature without a place may be anywhere.
@@ -337,6 +354,8 @@ impl Verification {
             projections: self.projections.digests(),
             checkpoints: self.compared,
             contents: self.contents,
+            erased,
+            erased_more,
             signed: held,
             problems: self.problems,
             untold: self.untold,

@@ -32,6 +32,7 @@ mod output;
 mod progress;
 mod rebuild;
 mod receipt;
+mod redact;
 mod replay;
 mod runtime;
 mod segments;
@@ -161,6 +162,8 @@ pub(crate) enum Command {
     /// Remember by name how far a consumer has read
     #[command(subcommand)]
     Cursor(cursor::CursorCommand),
+    /// Erase the content of a record for good, and keep the proof that it was there
+    Redact(redact::RedactArgs),
     /// Issue, list and revoke tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -330,6 +333,7 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         Command::Show(args) => show::run(args, client, out).await,
         Command::Transcript(args) => transcript::run(args, client, out).await,
         Command::Receipt(args) => receipt::run(args, client, out).await,
+        Command::Redact(args) => redact::run(args, client, out).await,
         Command::Tail(args) => tail::run(args, client, out, tail::interrupted()).await,
         Command::Log(args) => log::run(args, client, out).await,
         Command::Export(args) => export::run(args, client, out).await,

@@ -218,7 +218,8 @@ impl<'a> Printer<'a> {
             },
         };
         let mut text = Vec::new();
-        rendered::write(record, content.as_deref(), &mut text);
+        // The order to erase comes later, as a record of its own.
+        rendered::write(record, content.as_deref(), None, &mut text);
         self.print(&String::from_utf8_lossy(&text))
     }
 

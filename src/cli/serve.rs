@@ -14,6 +14,7 @@ use crate::{
     data_dir::DataDir,
     dispatch::{DispatchOwner, Kills, Surroundings},
     engine::{Engine, QueueLimits, SystemClock},
+    eraser::EraserOwner,
     host_leases::HostLeases,
     http::{self, Limits, Reads, ReadsOwner, Surface},
     index::Index,
@@ -91,6 +92,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     );
     let remotes = Remotes::new().context("the client for other services could not be set up")?;
     let monitor = MonitorOwner::start(remotes.clone(), Arc::clone(&opened.log));
+    let eraser = EraserOwner::start(Arc::clone(&opened.log));
     let (reads, reads_owner) = reads(&args, &engine).unzip();
     let (agents, agents_owner) =
         super::serve_agents::start(&args.agents, &opened.log, &engine.handle())?;
@@ -134,6 +136,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     if let Some(reads) = reads_owner {
         reads.close().await;
     }
+    eraser.close().await;
     if let Some(note) = note {
         drop(std::fs::remove_file(note));
     }

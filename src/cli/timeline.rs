@@ -27,6 +27,16 @@ pub(super) struct RecordView<'a> {
     #[serde(borrow)]
     data: &'a RawValue,
     content: Option<Value>,
+    content_type: Option<String>,
+    redacted: Option<RedactionView>,
+}
+
+/// By whose order a content was erased.
+#[derive(Deserialize)]
+struct RedactionView {
+    by: String,
+    at: Timestamp,
+    reason: Option<String>,
 }
 
 /// The command behind a record.
@@ -44,6 +54,17 @@ impl RecordView<'_> {
     /// Its content, if that is text.
     pub(super) fn text(&self) -> &str {
         self.content.as_ref().and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// What stands in the place of a content that is erased.
+    fn erased(&self) -> Option<String> {
+        if self.content_type.as_deref() != Some("erased") {
+            return None;
+        }
+        let Some(redacted) = &self.redacted else { return Some("[erased]".into()) };
+        let why = redacted.reason.as_ref().map(|reason| format!(": {reason}"));
+        let why = why.unwrap_or_default();
+        Some(format!("[redacted by {} at {}{why}]", redacted.by, redacted.at))
     }
 
     fn part(&self, name: &str) -> &str {
@@ -64,6 +85,13 @@ struct Line {
 impl Line {
     fn new(ink: impl Into<Option<Ink>>, text: impl Into<String>) -> Self {
         Self { ink: ink.into(), speaker: None, text: text.into() }
+    }
+
+    /// With that in the place of the text.
+    fn erased(self, erased: &str) -> Self {
+        let text =
+            if self.text.is_empty() { erased.into() } else { format!("{} {erased}", self.text) };
+        Self { ink: Some(Ink::Dim), text, ..self }
     }
 
     fn plain(text: impl Into<String>) -> Self {
@@ -124,7 +152,13 @@ impl Timeline {
     /// the beginning of it on one line.
     fn placed(&mut self, record: &RecordView<'_>, place: &str, whole: bool) -> String {
         let line = match record.event() {
-            Some(event) => self.describe(record, &event),
+            Some(event) => {
+                let line = self.describe(record, &event);
+                match record.erased() {
+                    Some(erased) => line.erased(&erased),
+                    None => line,
+                }
+            }
             None => Line::plain(format!(
                 "{} {}",
                 record.kind,
@@ -209,6 +243,15 @@ impl Timeline {
             Event::TokenRevoked(e) => Line::plain(format!("token {} revoked", e.token)),
             Event::CursorCommitted(e) => {
                 Line::new(Ink::Dim, format!("cursor {} committed at {}", e.name, e.position))
+            }
+            Event::ContentRedacted(e) => {
+                let again = e
+                    .repeats
+                    .as_ref()
+                    .map(|first| format!(", as {} ordered at {}", first.by, first.at));
+                let again = again.unwrap_or_default();
+                let what = format!("content of {} redacted{again}", e.sequence);
+                Line::new(Ink::Alarm, because(&what, record.text()))
             }
             Event::ReadsRecorded(e) => {
                 let reads: Vec<_> = e.reads.iter().map(|read| read.what.as_str()).collect();

@@ -1,7 +1,7 @@
 //! `acta transcript`.
 
 use super::client::{Call, Client};
-use super::output::{Format, Ink, Output, cell_at, note, printable};
+use super::output::{Format, Ink, Output, cell_at, note, one_line, printable};
 use super::parse_moment;
 use super::short_ids::resolve_worker;
 use acta_events::WorkerId;
@@ -94,7 +94,11 @@ fn print(item: &Value, out: &mut Output) -> anyhow::Result<()> {
     let speaker = format!("{role}> ");
     let ink = if role == "assistant" { Ink::Agent } else { Ink::Person };
     let indent = " ".repeat(place.chars().count() + speaker.chars().count());
-    let content = printable(item["content"].as_str().unwrap_or_default()).into_owned();
+    let mut content = printable(item["content"].as_str().unwrap_or_default()).into_owned();
+    for redacted in item["redacted"].as_array().into_iter().flatten() {
+        let cell = |name| one_line(&cell_at(redacted, name), 240);
+        content += &format!(" [redacted by {} at {}: {}]", cell("by"), cell("at"), cell("reason"));
+    }
     let content = content.trim_end_matches('\n').replace('\n', &format!("\n{indent}"));
     let line =
         format!("{}{}{content}", out.paint.ink(Ink::Dim, &place), out.paint.ink(ink, &speaker));

@@ -7,6 +7,7 @@
 mod access;
 mod external;
 mod hosts;
+mod redaction;
 mod registry;
 #[cfg(test)]
 mod tests;
@@ -145,6 +146,9 @@ pub fn decide(facts: Facts<'_>, command: &Command) -> Result<Decision, Rejection
         }
         Command::IssueToken(issued) => access::issue_token(facts, issued),
         Command::RevokeToken { token } => access::revoke_token(facts, token),
+        Command::Redact { target, reason, repeats } => {
+            redaction::redact(facts, target, reason.as_ref(), repeats.as_ref())
+        }
         Command::RecordReads(reads) => Ok(Draft::of_service(reads.clone()).into()),
         Command::Report { .. } => Ok(Decision::Unchanged),
     }

@@ -244,6 +244,21 @@ impl EngineHandle {
 
     /// Gives a command of a client. A full queue refuses at once.
     pub async fn submit(&self, request: Request) -> Answer {
+        let files = request.command.content_files();
+        let answer = self.submit_once(request).await;
+        // What was written for a command of which nothing was recorded is of no use to anybody.
+        let is_used = match &answer {
+            Ok(Ack::Recorded { replayed, .. }) => !replayed,
+            Ok(_) => false,
+            Err(rejection) => rejection.code == Code::OutcomeUnknown,
+        };
+        if !is_used {
+            self.shared.log.discard(files);
+        }
+        answer
+    }
+
+    async fn submit_once(&self, request: Request) -> Answer {
         let kind = request.command.kind();
         let answer = self.submit_at_once(request).await;
         self.metrics().answered(kind, &answer);

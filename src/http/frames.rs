@@ -7,7 +7,7 @@ use super::App;
 use crate::{
     envelope,
     feed::Filter,
-    log::{Logged, ReadFault, blocking, text_span},
+    log::{Logged, ReadFault, RedactionNote, blocking, text_span},
 };
 use acta_events::{
     DegradedReason, Epoch, Event, InputKind, OutputKind, Record, Sequence, TurnResult,
@@ -71,34 +71,82 @@ pub(super) async fn of_record(
         return Ok(frame.clone());
     }
     let record = &logged.record;
-    let content = content_of(app, ordinal, record).await?;
+    let redactions = app.log.redactions();
+    let (content, erased) = content_of(app, ordinal, record).await?;
     let cursor = cursor_of(app, epoch, record).to_string();
     let worker = record.header.worker.as_ref().map_or("", |worker| worker.as_str());
-    let frame = payload_frame(record, &content, &cursor, worker);
+    let frame = payload_frame(record, &content, &erased, &cursor, worker);
+    if redactions != app.log.redactions() {
+        // It may hold what was erased meanwhile, so it is not kept.
+        return Ok(frame);
+    }
     Ok(logged.frame.get_or_init(|| frame).clone())
 }
 
-/// The content that the frame needs: the record's own, or that which it refers to.
-async fn content_of(app: &App, ordinal: u32, record: &Arc<Record>) -> Result<Bytes, ReadFault> {
-    match text_span(record) {
-        None => Ok(app.log.content(record).await?.unwrap_or_default()),
-        Some(span) => {
-            let (log, done) = (Arc::clone(&app.log), record.seq());
-            let text = blocking(move || log.text_blocking(ordinal, span, done)).await?;
-            Ok(text.into())
-        }
+/// The content that the frame needs: the record's own, or that which it refers to; and by whose
+/// orders it is erased, or has gaps.
+async fn content_of(
+    app: &App,
+    ordinal: u32,
+    record: &Arc<Record>,
+) -> Result<(Bytes, Vec<RedactionNote>), ReadFault> {
+    if let Some(span) = text_span(record) {
+        let (log, done) = (Arc::clone(&app.log), record.seq());
+        let read = move || {
+            let (text, erased) = log.text_blocking(ordinal, span, done)?;
+            Ok((text.into(), log.notes_blocking(&erased)?))
+        };
+        return blocking(read).await;
     }
+    let about = match &record.header.event {
+        Event::ContentRedacted(redacted) => Some(redacted.sequence),
+        _ => None,
+    };
+    let content = app.log.content(record).await?;
+    let erased = about.or(content.is_none().then(|| record.seq()));
+    let note = match erased {
+        Some(seq) => app.log.note(seq).await?,
+        None => None,
+    };
+    Ok((content.unwrap_or_default(), note.into_iter().collect()))
 }
 
-fn payload_frame(record: &Record, content: &[u8], cursor: &str, worker: &str) -> Option<Utf8Bytes> {
+/// The data of a payload, with who erased what is missing from it.
+fn with_notes(data: impl Serialize, erased: &[RedactionNote]) -> Value {
+    let mut data = serde_json::to_value(data).unwrap_or_default();
+    if let Some(fields) = data.as_object_mut() {
+        fields.insert("redacted".into(), json!(erased));
+    }
+    data
+}
+
+fn redacted(record: &Record, sequence: Sequence, reason: &str) -> Value {
+    let by = &record.header.actor;
+    let message = format!("the content of record {sequence} was erased by {by}: {reason}");
+    alert(record, "warn", "engine", &message)
+}
+
+fn payload_frame(
+    record: &Record,
+    content: &[u8],
+    erased: &[RedactionNote],
+    cursor: &str,
+    worker: &str,
+) -> Option<Utf8Bytes> {
     let text = || String::from_utf8_lossy(content);
     let frame = |payload: &dyn Fn() -> Utf8Bytes| Some(payload());
+    macro_rules! enveloped {
+        ($payload:expr) => {{
+            let payload = $payload;
+            let envelope = Envelope { cursor, event_id: cursor, worker_id: worker, payload };
+            json_text(&Frame { kind: "event", envelope })
+        }};
+    }
     macro_rules! payload {
         ($event:expr, $data:expr) => {
-            frame(&|| {
-                let payload = Payload { event: $event, data: $data };
-                let envelope = Envelope { cursor, event_id: cursor, worker_id: worker, payload };
-                json_text(&Frame { kind: "event", envelope })
+            frame(&|| match erased.is_empty() {
+                true => enveloped!(Payload { event: $event, data: $data }),
+                false => enveloped!(Payload { event: $event, data: with_notes($data, erased) }),
             })
         };
     }
@@ -182,6 +230,9 @@ fn payload_frame(record: &Record, content: &[u8], cursor: &str, worker: &str) ->
         Event::WorkerConnected(_) => payload!("status", json!({"status": "idle"})),
         Event::WorkerStopped(_) | Event::WorkerCancelled(_) => {
             payload!("shutdown", json!({}))
+        }
+        Event::ContentRedacted(it) => {
+            payload!("alert", redacted(record, it.sequence, &text()))
         }
         _ => None,
     }

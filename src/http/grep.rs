@@ -35,7 +35,7 @@ impl Grep {
             let state = worker.and_then(|(runtime, id)| app.log.views().worker(runtime, id));
             let Some(state) = state else { return Ok(false) };
             let (log, done) = (Arc::clone(&app.log), record.seq());
-            let text = blocking(move || log.text_blocking(state.ordinal, span, done)).await?;
+            let (text, _) = blocking(move || log.text_blocking(state.ordinal, span, done)).await?;
             return Ok(self.is_in_text(&text));
         }
         let content = app.log.content(record).await?;

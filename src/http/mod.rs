@@ -24,6 +24,7 @@ mod proofs;
 mod query;
 mod reads;
 mod record_json;
+mod redactions;
 mod registry;
 mod registry_operations;
 mod registry_remote;
@@ -243,6 +244,7 @@ pub fn router(surface: Arc<Surface>) -> Router {
         .route("/v1/proofs/consistency", get(proofs::consistency))
         .route("/v1/status", get(operate::status))
         .route("/metrics", get(operate::metrics))
+        .route("/v1/redactions", get(redactions::list).post(redactions::redact))
         .route("/v1/tokens", get(tokens::list).post(tokens::issue))
         .route("/v1/tokens/{id}", delete(tokens::revoke))
         .merge(workers)

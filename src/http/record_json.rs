@@ -12,6 +12,7 @@ pub(super) async fn write(
     out: &mut Vec<u8>,
 ) -> Result<(), ReadFault> {
     let bytes = app.log.content(record).await?;
-    rendered::write(record, bytes.as_deref(), out);
+    let note = if bytes.is_none() { app.log.note(record.seq()).await? } else { None };
+    rendered::write(record, bytes.as_deref(), note.as_ref(), out);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What workers look like to clients.
 
 use super::App;
-use crate::log::ReadFault;
+use crate::log::{ReadFault, RedactionNote};
 use acta_events::{
     BundleRef, IntentKind, NamedRef, ProfileSelector, Record, Revision, RuntimeId, Sequence,
     Version, WorkerId, WorkerRef, WorkerTexts,
@@ -51,6 +51,9 @@ struct Common {
     version: Version,
     revision: Revision,
     sequence: Sequence,
+    /// Who erased its free text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redacted: Option<RedactionNote>,
 }
 
 /// A worker with everything about it.
@@ -77,7 +80,7 @@ pub(super) struct WorkerSummary {
     has_config_bundle: bool,
 }
 
-fn common(state: &WorkerState, texts: &WorkerTexts) -> Common {
+fn common(state: &WorkerState, texts: &WorkerTexts, redacted: Option<RedactionNote>) -> Common {
     let intent = match &state.spec.intent {
         IntentKind::Assistant => Intent::Assistant { purpose: texts.purpose.clone() },
         IntentKind::Task => Intent::Task { objective: texts.objective.clone().unwrap_or_default() },
@@ -102,16 +105,17 @@ fn common(state: &WorkerState, texts: &WorkerTexts) -> Common {
         version: state.version,
         revision: state.revision,
         sequence: state.last_seq,
+        redacted,
     }
 }
 
 /// A worker with everything about it, its free text read from the log.
 pub(super) async fn detail(app: &App, state: &WorkerState) -> Result<WorkerDetail, ReadFault> {
-    let texts = texts_of(app, &state.spec).await?;
+    let (texts, redacted) = texts_of(app, &state.spec).await?;
     let spec = &state.spec;
     let capabilities = spec.requested_capabilities.iter().enumerate();
     Ok(WorkerDetail {
-        common: common(state, &texts),
+        common: common(state, &texts, redacted),
         config_bundle: spec.config_bundle.clone(),
         requested_capabilities: capabilities
             .map(|(n, name)| Capability {
@@ -134,20 +138,26 @@ pub(super) async fn created(app: &App, record: &Record) -> Result<Option<WorkerD
 
 /// A worker in a list.
 pub(super) async fn summary(app: &App, state: &WorkerState) -> Result<WorkerSummary, ReadFault> {
-    let texts = texts_of(app, &state.spec).await?;
+    let (texts, redacted) = texts_of(app, &state.spec).await?;
     Ok(WorkerSummary {
-        common: common(state, &texts),
+        common: common(state, &texts, redacted),
         requested_capability_count: state.spec.requested_capabilities.len(),
         has_config_bundle: state.spec.config_bundle.is_some(),
     })
 }
 
-async fn texts_of(app: &App, spec: &Arc<WorkerSpec>) -> Result<WorkerTexts, ReadFault> {
+async fn texts_of(
+    app: &App,
+    spec: &Arc<WorkerSpec>,
+) -> Result<(WorkerTexts, Option<RedactionNote>), ReadFault> {
+    let nothing = (WorkerTexts::default(), None);
     if spec.texts.is_none() {
-        return Ok(WorkerTexts::default());
+        return Ok(nothing);
     }
-    let Some(logged) = app.log.record(spec.seq).await? else { return Ok(WorkerTexts::default()) };
-    let content = app.log.content(&logged.record).await?;
-    // What is erased, or written by a version with other texts, is shown as absent.
-    Ok(content.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
+    let Some(logged) = app.log.record(spec.seq).await? else { return Ok(nothing) };
+    let Some(content) = app.log.content(&logged.record).await? else {
+        return Ok((WorkerTexts::default(), app.log.note(spec.seq).await?));
+    };
+    // What was written by a version with other texts is shown as absent.
+    Ok((serde_json::from_slice(&content).unwrap_or_default(), None))
 }

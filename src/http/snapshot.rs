@@ -4,7 +4,7 @@ use super::{App, past};
 use crate::{
     envelope,
     index::{Posting, PostingKind},
-    log::{Log, ReadFault, blocking, text_span},
+    log::{Log, ReadFault, RedactionNote, blocking, text_span},
 };
 use acta_events::{Event, InputKind, Record, Sequence, WorkerRef};
 use acta_projections::WorkerState;
@@ -36,6 +36,9 @@ pub(super) struct TranscriptItem {
     pub(super) role: TranscriptRole,
     pub(super) content: String,
     pub(super) event_id: Sequence,
+    /// Who erased the content, or pieces of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) redacted: Vec<RedactionNote>,
 }
 
 /// The items from `start` (counted from 0), at most `limit`, none completed after `through`.
@@ -71,7 +74,7 @@ fn item(
         return Ok(None);
     };
     let record = &logged.record;
-    let (role, content) = match &record.header.event {
+    let (role, (content, erased)) = match &record.header.event {
         Event::WorkerInputAccepted(accepted) => {
             let role = match accepted.kind {
                 InputKind::User => TranscriptRole::User,
@@ -100,16 +103,23 @@ fn item(
         role,
         content,
         event_id: record.seq(),
+        redacted: log.notes_blocking(&erased)?,
     }))
 }
 
-fn envelope_text(log: &Log, record: &Record) -> Result<String, ReadFault> {
-    Ok(log.content_blocking(record)?.map_or_else(String::new, |bytes| envelope::text_of(&bytes)))
+/// As [`text_content`], of a content that is an envelope.
+fn envelope_text(log: &Log, record: &Record) -> Result<(String, Vec<Sequence>), ReadFault> {
+    Ok(match log.content_blocking(record)? {
+        Some(bytes) => (envelope::text_of(&bytes), vec![]),
+        None => (String::new(), vec![record.seq()]),
+    })
 }
 
-fn text_content(log: &Log, record: &Record) -> Result<String, ReadFault> {
-    let bytes = log.content_blocking(record)?.unwrap_or_default();
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+/// The text of a record; if it is erased, its sequence too.
+fn text_content(log: &Log, record: &Record) -> Result<(String, Vec<Sequence>), ReadFault> {
+    let bytes = log.content_blocking(record)?;
+    let erased = if bytes.is_none() { vec![record.seq()] } else { vec![] };
+    Ok((String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned(), erased))
 }
 
 /// The worker's state at a position, in the shape of a `snapshot` payload.

@@ -1,17 +1,20 @@
 //! What every journal does, whichever engine keeps it.
 
 use super::{
-    AppendError, Head, Journal, MemoryJournal, ReadError, ReadLimits, RecoverError, Refusal,
-    SledJournal,
+    AppendError, EraseError, Head, Journal, MemoryJournal, ReadError, ReadLimits, RecoverError,
+    Refusal, SledJournal,
     seal::SealLimits,
     sled_store::RealDisk,
     test_blocks::{ALL, append_each, assert_same, block_after, blocks_after, end_of, log},
 };
 use crate::data_dir::DataDir;
-use acta_events::{Digest, Sequence, Timestamp};
+use acta_events::{Digest, Sequence, Timestamp, block::Block};
 use std::{
-    sync::Arc,
-    sync::atomic::{AtomicBool, Ordering},
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
@@ -237,6 +240,42 @@ fn a_closed_log_refuses(mut factory: impl Factory) {
     assert_eq!(journal.recover(), Err(RecoverError::Closed));
 }
 
+fn what_is_erased_is_gone_and_all_else_stays(mut factory: impl Factory) {
+    let journal = factory.make();
+    let written = blocks_after(journal.head(), 60, 400);
+    append_each(&journal, &written[..40]);
+    let wanted: BTreeSet<_> = [1, 2, 41, 79, 10_000].map(Sequence).into();
+    thread::scope(|scope| {
+        scope.spawn(|| append_each(&journal, &written[40..]));
+        journal.erase(&wanted).unwrap();
+    });
+    let check = |journal: &dyn Journal| {
+        let read = journal.read(Sequence::ZERO, ALL).unwrap();
+        assert_eq!(read.len(), written.len());
+        for (read, written) in read.iter().zip(&written) {
+            let expected = Block::decode(written.bytes.clone()).unwrap();
+            assert_eq!((read.digest, read.previous), (expected.digest, expected.previous));
+            for (read, expected) in read.records.iter().zip(&expected.records) {
+                let erased = expected.erased().filter(|it| wanted.contains(&it.seq()));
+                let expected = erased.as_ref().unwrap_or(expected);
+                assert_eq!((&read.json, &read.content), (&expected.json, &expected.content));
+                assert_eq!(read.digest, expected.digest);
+            }
+        }
+    };
+    check(&journal);
+    for _ in 0..2 {
+        journal.erase(&wanted).unwrap();
+        check(&journal);
+    }
+    journal.close().unwrap();
+    assert_eq!(journal.erase(&wanted), Err(EraseError::Closed));
+    drop(journal);
+    if let Some(journal) = factory.reopen() {
+        check(&journal);
+    }
+}
+
 macro_rules! conformance {
     ($($name:ident)*) => {
         mod memory {
@@ -259,5 +298,6 @@ conformance! {
     a_conflict_tells_the_head_and_writes_nothing
     blocks_that_do_not_follow_are_refused
     readers_see_durable_blocks_in_order
+    what_is_erased_is_gone_and_all_else_stays
     a_closed_log_refuses
 }

@@ -1,13 +1,16 @@
 //! A journal in memory, for tests and for services that need not outlive their process.
 
 use super::{
-    AppendError, CloseError, EncodedBlock, Head, Journal, ReadError, ReadLimits, RecoverError,
-    Refusal, check_blocks,
+    AppendError, CloseError, EncodedBlock, EraseError, Head, Journal, ReadError, ReadLimits,
+    RecoverError, Refusal, check_blocks,
 };
 use acta_events::{LogId, Sequence, block::Block};
 use bytes::Bytes;
 use parking_lot::RwLock;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Keeps encoded blocks in memory. "Durable" lasts as long as the value.
 #[derive(Debug)]
@@ -81,6 +84,26 @@ impl Journal for MemoryJournal {
     fn recover(&self) -> Result<Head, RecoverError> {
         let state = self.state.read();
         if state.closed { Err(RecoverError::Closed) } else { Ok(state.head) }
+    }
+
+    fn erase(&self, contents: &BTreeSet<Sequence>) -> Result<(), EraseError> {
+        let mut state = self.state.write();
+        if state.closed {
+            return Err(EraseError::Closed);
+        }
+        for (first, stored) in &mut state.blocks {
+            let block = Block::decode(stored.clone()).map_err(|error| {
+                EraseError::Damaged(ReadError::Damaged {
+                    first: Sequence(*first),
+                    last: Sequence(*first),
+                    why: error.to_string(),
+                })
+            })?;
+            if let Some((_, bytes)) = block.erased(|seq| contents.contains(&seq)) {
+                *stored = bytes;
+            }
+        }
+        Ok(())
     }
 
     fn close(&self) -> Result<(), CloseError> {

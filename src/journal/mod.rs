@@ -13,6 +13,9 @@
 mod commit_file;
 #[cfg(test)]
 mod conformance;
+mod erase;
+#[cfg(test)]
+mod erase_tests;
 pub(crate) mod head_file;
 mod keeper;
 mod memory;
@@ -44,7 +47,7 @@ use acta_events::{
     block::{BLOCK_BYTES_MAX, Block, genesis},
 };
 use bytes::Bytes;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// The end of the log: everything up to it is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +133,12 @@ pub trait Journal: Send + Sync + 'static {
     /// whose syncs have not failed, and returns the head. May take long, and may be repeated
     /// until it succeeds.
     fn recover(&self) -> Result<Head, RecoverError>;
+
+    /// Takes the contents of these records, as far as they stand in blocks, away for good: when
+    /// this returns `Ok`, neither they nor their salts are in the storage. No digest changes.
+    /// Repeating it does no harm, and after a start or a recovery it has to be repeated, since it
+    /// may have been cut off. Appends go on meanwhile, and wait for a moment at the end of it.
+    fn erase(&self, contents: &BTreeSet<Sequence>) -> Result<(), EraseError>;
 
     /// Syncs whatever is left to sync and ends. Afterwards appends and reads are refused.
     /// A second call does nothing.
@@ -227,6 +236,26 @@ pub enum RecoverError {
     },
     /// An append has not returned yet.
     #[error("an append is still under way")]
+    Busy,
+    /// The journal was closed.
+    #[error("the log is closed")]
+    Closed,
+}
+
+/// Contents were not erased, or not all of them, or not everywhere.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EraseError {
+    /// Durable records are not there or not what was written. Repeating does not help.
+    #[error(transparent)]
+    Damaged(ReadError),
+    /// The storage refused. Repeating may help, for instance when there is space again.
+    #[error("the contents could not be erased yet: {why}")]
+    Io {
+        /// What the engine said.
+        why: String,
+    },
+    /// The log is being recovered, or an append has not returned yet.
+    #[error("the log is busy")]
     Busy,
     /// The journal was closed.
     #[error("the log is closed")]

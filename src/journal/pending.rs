@@ -52,6 +52,11 @@ impl Pending {
         *self = Self::default();
     }
 
+    /// All blocks, in order.
+    pub(super) fn each(&self, visit: impl FnMut(&EncodedBlock)) {
+        self.blocks.values().for_each(visit);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.blocks.is_empty()
     }

@@ -151,6 +151,13 @@ impl Sealer {
         self.state.lock().not_before = Some(Instant::now() + self.limits.retry);
     }
 
+    /// Another store has taken the place of this one.
+    pub(super) fn retire(&self, number: u32, store: Arc<Store>) {
+        let mut state = self.state.lock();
+        state.outdated = false;
+        state.retired.push((number, store));
+    }
+
     /// Removes the stores that nobody reads from any more.
     pub(super) fn remove_retired(&self) {
         let retired = std::mem::take(&mut self.state.lock().retired);

@@ -250,7 +250,8 @@ impl SegmentWriter {
         if self.plain.len() >= full { self.close_frame() } else { Ok(()) }
     }
 
-    fn close_frame(&mut self) -> io::Result<()> {
+    /// Ends the frame here, full or not.
+    pub(super) fn close_frame(&mut self) -> io::Result<()> {
         if self.plain.is_empty() {
             return Ok(());
         }
@@ -452,6 +453,11 @@ impl Frame {
         let (first, range) = self.blocks.get(at)?;
         // Copied, so that what is kept of it does not keep the whole frame in memory.
         Some((*first, Bytes::copy_from_slice(&self.plain[range.clone()])))
+    }
+
+    /// All blocks, in order.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = Bytes> {
+        self.blocks.iter().map(|(_, range)| Bytes::copy_from_slice(&self.plain[range.clone()]))
     }
 
     /// The first block at or after a sequence.

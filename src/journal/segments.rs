@@ -12,7 +12,7 @@ use super::{
     sled_store::{Disk, SealStep},
     walk::damaged,
 };
-use acta_events::{LogId, Sequence};
+use acta_events::{LogId, Sequence, block::Block};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use std::{
@@ -21,7 +21,10 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// The directory of the segments, in the data directory.
@@ -49,6 +52,8 @@ pub(crate) struct Segments {
     /// Newest first. Never locked around `spans`, nor while a file is read.
     open: Mutex<VecDeque<(Sequence, Arc<Segment>)>>,
     frames: Mutex<VecDeque<(Sequence, usize, Arc<Frame>)>>,
+    /// Counts segments that were written anew: what was read before is not kept beyond it.
+    erasures: AtomicU64,
 }
 
 impl Segments {
@@ -81,6 +86,7 @@ impl Segments {
             spans: RwLock::new(Arc::new(spans)),
             open: Mutex::default(),
             frames: Mutex::default(),
+            erasures: AtomicU64::new(0),
         })
     }
 
@@ -134,10 +140,13 @@ impl Segments {
             return Ok(segment);
         }
         drop(open);
+        let erasures = self.erasures.load(Ordering::SeqCst);
         let segment = Arc::new(Segment::open(&self.path(span), self.log)?);
         let mut open = self.open.lock();
-        open.push_front((span.first, Arc::clone(&segment)));
-        open.truncate(OPEN_MAX);
+        if erasures == self.erasures.load(Ordering::SeqCst) {
+            open.push_front((span.first, Arc::clone(&segment)));
+            open.truncate(OPEN_MAX);
+        }
         Ok(segment)
     }
 
@@ -152,10 +161,13 @@ impl Segments {
             return Ok(frame);
         }
         drop(frames);
+        let erasures = self.erasures.load(Ordering::SeqCst);
         let frame = Arc::new(self.segment(span)?.frame(number)?);
         let mut frames = self.frames.lock();
-        frames.push_front((span.first, number, Arc::clone(&frame)));
-        frames.truncate(FRAMES_MAX);
+        if erasures == self.erasures.load(Ordering::SeqCst) {
+            frames.push_front((span.first, number, Arc::clone(&frame)));
+            frames.truncate(FRAMES_MAX);
+        }
         Ok(frame)
     }
 
@@ -239,6 +251,63 @@ impl Segments {
         disk.before_seal(SealStep::Sync)?;
         file.sync_all()?;
         Ok(footer)
+    }
+
+    /// Puts a segment without some contents in the place of one. Its frames begin and end with the
+    /// same blocks, so that whoever still has the old one open reads on in either.
+    pub(super) fn erase(
+        &self,
+        span: Span,
+        is_erased: impl Fn(Sequence) -> bool,
+        disk: &dyn Disk,
+    ) -> Result<(), SealError> {
+        let path = self.path(span);
+        let unfinished = self.dir.join(format!("{}{UNFINISHED}", file_name(span.first, span.last)));
+        let written = self.write_erased(&unfinished, span, is_erased, disk);
+        if written.is_err() {
+            // Should it stay, the next start removes it.
+            let _ = fs::remove_file(&unfinished);
+        }
+        written?;
+        disk.before_seal(SealStep::Rename)?;
+        fs::rename(&unfinished, &path)?;
+        self.erasures.fetch_add(1, Ordering::SeqCst);
+        self.open.lock().retain(|(first, _)| *first != span.first);
+        self.frames.lock().retain(|(first, ..)| *first != span.first);
+        disk.before_seal(SealStep::SyncDirectory)?;
+        Ok(File::open(&self.dir)?.sync_all()?)
+    }
+
+    fn write_erased(
+        &self,
+        path: &Path,
+        span: Span,
+        is_erased: impl Fn(Sequence) -> bool,
+        disk: &dyn Disk,
+    ) -> Result<(), SealError> {
+        let in_span = |error| in_span(span, &error);
+        let segment = Segment::open(&self.path(span), self.log).map_err(in_span)?;
+        let before = Head { seq: Sequence(span.first.0 - 1), block: segment.footer().previous };
+        disk.before_seal(SealStep::Create)?;
+        let mut writer = SegmentWriter::create(path, self.log, before)?;
+        for number in 0..segment.frames() {
+            for stored in segment.frame(number).map_err(in_span)?.blocks() {
+                let block = Block::decode(stored.clone())
+                    .map_err(|error| damaged(span.first, span.last, error))?;
+                let erased = block.erased(&is_erased);
+                let bytes = erased.map_or(stored, |(_, bytes)| bytes);
+                disk.before_seal(SealStep::Write)?;
+                writer.push(&EncodedBlock::new(&block, bytes))?;
+            }
+            writer.close_frame()?;
+        }
+        let (file, footer) = writer.finish()?;
+        if footer.end != segment.footer().end {
+            let why = "it does not end where it says";
+            return Err(damaged(span.first, span.last, why).into());
+        }
+        disk.before_seal(SealStep::Sync)?;
+        Ok(file.sync_all()?)
     }
 
     fn make_dir(&self) -> io::Result<()> {

@@ -14,8 +14,8 @@
 //! written, or an error that names them.
 
 use super::{
-    AppendError, CloseError, EncodedBlock, Head, Journal, ReadError, ReadLimits, RecoverError,
-    Refusal, check_blocks,
+    AppendError, CloseError, EncodedBlock, EraseError, Head, Journal, ReadError, ReadLimits,
+    RecoverError, Refusal, check_blocks,
     commit_file::{self, CommitError, CommitFiles},
     head_file::{self, Entry, HeadError, HeadFile},
     keeper::Keeper,
@@ -32,6 +32,7 @@ use acta_events::{LogId, Sequence, block::Block};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -76,21 +77,21 @@ pub enum OpenError {
 
 /// A journal in a data directory. The writer's lock is taken before any lock of the keeper.
 pub struct SledJournal {
-    dir: PathBuf,
-    log: LogId,
-    disk: Arc<dyn Disk>,
-    writer: Mutex<Writer>,
-    keeper: Keeper,
+    pub(super) dir: PathBuf,
+    pub(super) log: LogId,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) writer: Mutex<Writer>,
+    pub(super) keeper: Keeper,
     head: RwLock<Head>,
 }
 
-struct Writer {
-    state: WriterState,
-    commits: CommitFiles,
+pub(super) struct Writer {
+    pub(super) state: WriterState,
+    pub(super) commits: CommitFiles,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum WriterState {
+pub(super) enum WriterState {
     Open,
     /// An append ended in `Unknown`.
     Unknown,
@@ -393,6 +394,10 @@ impl Journal for SledJournal {
         self.keeper.begin_again(head.seq);
         writer.state = WriterState::Open;
         Ok(head)
+    }
+
+    fn erase(&self, contents: &BTreeSet<Sequence>) -> Result<(), EraseError> {
+        self.erase_contents(contents)
     }
 
     fn close(&self) -> Result<(), CloseError> {

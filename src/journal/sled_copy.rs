@@ -126,16 +126,22 @@ pub(super) fn remove_store(dir: &Path, number: u32) -> io::Result<()> {
     }
 }
 
-/// Removes stores that HEAD does not name: copies that were not finished, or the original of
-/// one that was. What cannot be removed now is tried again at the next start.
-pub(super) fn remove_other_stores(dir: &Path, current: u32) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
+/// The numbers of the stores that HEAD does not name: copies that were not finished, or the
+/// original of one that was.
+pub(super) fn other_stores(dir: &Path, current: u32) -> io::Result<Vec<u32>> {
+    let mut others = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
         let number = name.to_str().and_then(|name| name.strip_prefix("log-")?.parse::<u32>().ok());
-        if let Some(number) = number.filter(|number| *number != current)
-            && let Err(error) = remove_store(dir, number)
-        {
+        others.extend(number.filter(|number| *number != current));
+    }
+    Ok(others)
+}
+
+/// Removes them. What cannot be removed now is tried again at the next start.
+pub(super) fn remove_other_stores(dir: &Path, current: u32) {
+    for number in other_stores(dir, current).unwrap_or_default() {
+        if let Err(error) = remove_store(dir, number) {
             tracing::warn!(%error, number, "a store that is no longer used was not removed");
         }
     }

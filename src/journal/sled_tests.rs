@@ -59,7 +59,7 @@ fn stores(data: &DataDir) -> Vec<String> {
 #[derive(Default)]
 pub(super) struct FailingDisk {
     pub(super) inserts_left: Mutex<Option<u32>>,
-    store_syncs_left: Mutex<Option<u32>>,
+    pub(super) store_syncs_left: Mutex<Option<u32>>,
     commits_left: Mutex<Option<u32>>,
     commit_syncs_left: Mutex<Option<u32>>,
     /// Fails at this step of sealing.

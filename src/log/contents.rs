@@ -41,4 +41,15 @@ impl Contents {
             }
         }
     }
+
+    /// Takes a content away for good. Blocking.
+    pub fn remove(&self, digest: Digest) -> Result<(), ContentError> {
+        match self {
+            Self::Files(files) => files.remove(digest),
+            Self::Memory(map) => {
+                map.lock().remove(&digest);
+                Ok(())
+            }
+        }
+    }
 }

@@ -6,6 +6,7 @@
 //! head moves. Whoever has seen a head finds everything up to it.
 
 mod contents;
+mod erase;
 mod read;
 mod ring;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod tests;
 mod tree;
 
 pub use contents::Contents;
+pub use erase::{EraseFault, RedactionNote};
 pub use read::{ReadFault, Slice};
 pub(crate) use read::{blocking, text_span};
 pub use ring::Logged;
@@ -31,6 +33,7 @@ use parking_lot::{Mutex, RwLock};
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
+    time::Instant,
 };
 use tokio::sync::watch;
 
@@ -56,6 +59,12 @@ pub struct Log {
     worker_heads: Mutex<HashMap<u32, watch::Sender<Sequence>>>,
     /// Counts revoked tokens.
     revocations: watch::Sender<u64>,
+    /// Counts orders to erase a content.
+    redacted: watch::Sender<u64>,
+    /// The last such order up to which all are carried out.
+    erased: watch::Sender<Sequence>,
+    /// Content files whose records are not there yet.
+    on_their_way: Mutex<HashMap<Digest, Instant>>,
     checkpointed: Mutex<Sequence>,
 }
 
@@ -130,6 +139,9 @@ impl Log {
             head: watch::Sender::new(from),
             worker_heads: Mutex::default(),
             revocations: watch::Sender::new(0),
+            redacted: watch::Sender::new(0),
+            erased: watch::Sender::new(Sequence::ZERO),
+            on_their_way: Mutex::default(),
             checkpointed: Mutex::new(from),
         };
         let mut position = from;
@@ -268,6 +280,8 @@ impl Log {
         self.index.apply(block.first(), block.last(), &postings, &keys)?;
         self.tree.apply(block)?;
         self.ring.write().push(&block.records);
+        self.arrive(&block.records);
+        self.hide(block);
         Ok(postings)
     }
 

@@ -119,13 +119,16 @@ impl Log {
             return Ok(Arc::clone(block));
         }
         let before = Sequence(seq.0.saturating_sub(1));
+        let redactions = self.redactions();
         let blocks = self.journal.read(before, ReadLimits { blocks: 1, bytes: 1 })?;
         let records = blocks.first().map(|block| block.records.as_slice()).unwrap_or_default();
-        let block: Arc<[_]> =
-            records.iter().map(|record| Logged::new(Arc::clone(record))).collect();
+        let block = self.as_shown(records);
         let mut cached = self.blocks.lock();
-        cached.push_front(Arc::clone(&block));
-        cached.truncate(BLOCKS_CACHED);
+        // What was read before an order to erase is not kept beyond it.
+        if redactions == self.redactions() {
+            cached.push_front(Arc::clone(&block));
+            cached.truncate(BLOCKS_CACHED);
+        }
         Ok(block)
     }
 
@@ -135,7 +138,7 @@ impl Log {
         Ok(self.read(after, seq, 1).await?.pop())
     }
 
-    fn record_blocking(&self, seq: Sequence) -> Result<Option<Arc<Logged>>, ReadFault> {
+    pub(super) fn record_blocking(&self, seq: Sequence) -> Result<Option<Arc<Logged>>, ReadFault> {
         if let Some(logged) = self.ring.read().get(seq) {
             return Ok(Some(logged));
         }
@@ -246,6 +249,7 @@ impl Log {
         if stored.body != ContentBody::File {
             return Ok(stored);
         }
+        self.set_out(stored.digest);
         let contents = self.contents.clone();
         let written = tokio::task::spawn_blocking(move || contents.put(&content)).await;
         match written {
@@ -260,13 +264,15 @@ impl Log {
         }
     }
 
-    /// The text that a `text_done` record refers to.
+    /// The text that a `text_done` record refers to, and those of its records whose content is
+    /// erased and missing from it.
     pub(crate) fn text_blocking(
         &self,
         worker: u32,
         span: TextSpan,
         done: Sequence,
-    ) -> Result<String, ReadFault> {
+    ) -> Result<(String, Vec<Sequence>), ReadFault> {
+        let mut erased = Vec::new();
         let mut text = Vec::with_capacity(usize::try_from(span.bytes).unwrap_or(0).min(1 << 20));
         let mut after = Sequence(span.first.0.saturating_sub(1));
         loop {
@@ -275,12 +281,14 @@ impl Log {
             after = last.seq;
             let deltas = postings.iter().filter(|posting| posting.kind == PostingKind::Delta);
             for delta in deltas {
-                if let Some(logged) = self.record_blocking(delta.seq)? {
-                    text.extend(self.content_blocking(&logged.record)?.unwrap_or_default());
+                let Some(logged) = self.record_blocking(delta.seq)? else { continue };
+                match self.content_blocking(&logged.record)? {
+                    Some(bytes) => text.extend(bytes),
+                    None => erased.push(delta.seq),
                 }
             }
         }
-        Ok(String::from_utf8_lossy(&text).into_owned())
+        Ok((String::from_utf8_lossy(&text).into_owned(), erased))
     }
 
     /// All projections as they were right after a record, rebuilt from the nearest checkpoint.

@@ -56,6 +56,19 @@ impl Ring {
         }
     }
 
+    /// Makes all frames anew, and takes contents away.
+    pub(super) fn renew(&mut self, is_erased: impl Fn(&Record) -> bool) {
+        for logged in &mut self.records {
+            let record = &logged.record;
+            let erased = if is_erased(record) { record.erased() } else { None };
+            if let Some(erased) = &erased {
+                self.bytes = self.bytes + bytes_of(erased) - bytes_of(record);
+            }
+            let record = erased.map_or_else(|| Arc::clone(record), Arc::new);
+            *logged = Logged::new(record);
+        }
+    }
+
     /// The records after a sequence; none if they are not all here.
     pub(super) fn after(
         &self,

@@ -64,7 +64,10 @@ impl super::Log {
             let limits = ReadLimits { blocks: 64, bytes: 4 << 20 };
             let blocks = self.journal.read(after, limits)?;
             for block in blocks.iter().filter(|block| block.last() <= head) {
-                crate::audit::frame(block, &mut bytes);
+                let views = self.views.read();
+                let erased = block.erased(|seq| views.redactions.get(seq).is_some());
+                drop(views);
+                crate::audit::frame(erased.as_ref().map_or(block, |(block, _)| block), &mut bytes);
             }
         }
         Ok(bytes)

@@ -123,6 +123,7 @@ async fn each_role_may_do_what_the_table_says() {
         (get.clone(), format!("/v1/events?worker={worker}"), none.clone(), readers),
         (get.clone(), "/v1/events".into(), none.clone(), all_readers),
         (get.clone(), "/v1/tokens".into(), none.clone(), all_readers),
+        (get.clone(), "/v1/redactions".into(), none.clone(), all_readers),
         (Method::PUT, "/v1/cursors/c".into(), json!({"cursor": cursor}), readers),
         (get.clone(), "/v1/cursors/c".into(), none.clone(), readers),
         (get.clone(), "/v1/cursors".into(), none.clone(), readers),

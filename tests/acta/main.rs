@@ -37,6 +37,7 @@ mod contract_past;
 mod contract_transcript;
 mod contract_workers;
 mod demo;
+mod erase_redact;
 mod export_lines;
 mod external_create;
 mod external_deployed;

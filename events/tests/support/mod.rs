@@ -215,6 +215,10 @@ fn events_of_the_service() -> Vec<BoxedStrategy<Event>> {
             let note = |(what, count, head)| ReadNote { what, count, head };
             ReadsRecorded { reads: reads.into_iter().map(note).collect(), more }
         }),
+        of!((seq(), digest(), option::of((id(), time()))), |(sequence, content, order)| {
+            let repeats = order.map(|(by, at)| ErasureOrder { by, at });
+            ContentRedacted { sequence, content, repeats }
+        }),
     ]
 }
 

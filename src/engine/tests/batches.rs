@@ -107,6 +107,8 @@ fn histories_have_a_bit_of_everything() {
         "config_bundle_missing",
         "invalid_profile_selector",
         "config_bundle_digest_mismatch",
+        "nothing_to_redact",
+        "input_pending",
     ] {
         assert!(answers.contains(&format!("({code})")), "never refused with {code}");
     }

@@ -2,14 +2,17 @@
 
 use crate::{
     journal::{
-        AppendError, CloseError, EncodedBlock, Head, Journal, MemoryJournal, ReadError, ReadLimits,
-        RecoverError, Refusal,
+        AppendError, CloseError, EncodedBlock, EraseError, Head, Journal, MemoryJournal, ReadError,
+        ReadLimits, RecoverError, Refusal,
     },
     log::Log,
 };
 use acta_events::{LogId, Sequence, block::Block};
 use parking_lot::{Condvar, Mutex};
-use std::sync::{Arc, Weak};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Weak},
+};
 
 /// What becomes of an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +174,10 @@ impl Journal for Faulty {
         state.must_recover = false;
         state.head = self.stored.head();
         Ok(state.head)
+    }
+
+    fn erase(&self, contents: &BTreeSet<Sequence>) -> Result<(), EraseError> {
+        self.stored.erase(contents)
     }
 
     fn close(&self) -> Result<(), CloseError> {

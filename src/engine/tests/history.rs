@@ -5,7 +5,7 @@
 //! matter of submitting them again.
 
 use crate::{
-    command::{Answer, Command, CommandKey, Outcome, Request},
+    command::{Answer, Command, CommandKey, Outcome, RedactionTarget, Request},
     engine::{
         core::{Batch, Core, Decided, Moment, Submission},
         replay_of,
@@ -94,6 +94,7 @@ fn content_of(command: &Command) -> Option<&StoredContent> {
         Command::Stop { reason, .. } | Command::Cancel { reason, .. } => reason.as_ref(),
         Command::CreateWorker { texts, .. } => texts.as_ref(),
         Command::StoreBundle { document, .. } => Some(document),
+        Command::Redact { reason, .. } => reason.as_ref(),
         _ => None,
     }
 }
@@ -263,6 +264,7 @@ fn make(
     let state = views.workers.get(&worker.runtime_id, &worker.worker_id);
     let command = match what {
         0..130 => of_worker(what, worker.clone(), a, b, state.map(|state| &**state)),
+        250..252 => redact(records(log), a, b),
         _ => of_service(what, a, b),
     };
     let mut made = request(command);
@@ -331,6 +333,12 @@ fn outcome(a: u8, b: u8, state: Option<&WorkerState>) -> Outcome {
         236..242 => Outcome::Exited { exit },
         _ => Outcome::Interrupted { reason: "service_lost", again: b < 128 },
     }
+}
+
+fn redact(records: Vec<Arc<Record>>, a: u8, b: u8) -> Command {
+    let place = usize::from(a) * 256 + usize::from(b);
+    let target = RedactionTarget::new(Arc::clone(&records[place % records.len()]));
+    Command::Redact { target, reason: (b < 128).then(|| text("by mistake")), repeats: None }
 }
 
 fn bundle(n: u8) -> BundleRef {

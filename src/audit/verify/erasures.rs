@@ -1,0 +1,106 @@
+//! Which contents of a log are erased, and by whose order.
+
+use acta_events::{Actor, ContentBody, Event, Record, Sequence, Timestamp};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// How many are told of at most; more are counted.
+const TOLD_MAX: usize = 256;
+
+/// A content that was erased.
+#[derive(Clone, Debug, Serialize)]
+pub struct Erasure {
+    /// Its record.
+    pub record: Sequence,
+    /// The record of the order.
+    pub sequence: Sequence,
+    /// Who ordered it.
+    pub by: Actor,
+    /// When.
+    pub at: Timestamp,
+    /// Why, as far as that is not erased too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What was seen so far. Erased contents whose order was not seen yet are kept as ranges.
+#[derive(Debug, Default)]
+pub(super) struct Erasures {
+    /// Last by first, of records that are erased and have no order so far.
+    unordered: BTreeMap<Sequence, Sequence>,
+    told: Vec<Erasure>,
+    more: u64,
+}
+
+impl Erasures {
+    pub(super) fn take_in(&mut self, record: &Record) {
+        let body = record.content.as_ref().map(|content| &content.body);
+        if body == Some(&ContentBody::Erased) {
+            self.add(record.seq());
+        }
+        let Event::ContentRedacted(redacted) = &record.header.event else { return };
+        self.remove(redacted.sequence);
+        if self.told.len() >= TOLD_MAX {
+            self.more += 1;
+            return;
+        }
+        let reason = match body {
+            Some(ContentBody::Inline { bytes, .. }) => {
+                Some(String::from_utf8_lossy(bytes).into_owned())
+            }
+            _ => None,
+        };
+        self.told.push(Erasure {
+            record: redacted.sequence,
+            sequence: record.seq(),
+            by: record.header.actor.clone(),
+            at: record.header.time,
+            reason,
+        });
+    }
+
+    /// Records come in order, so that a new one is behind all others.
+    fn add(&mut self, seq: Sequence) {
+        match self.unordered.last_entry() {
+            Some(mut last) if last.get().next() == seq => *last.get_mut() = seq,
+            _ => drop(self.unordered.insert(seq, seq)),
+        }
+    }
+
+    fn remove(&mut self, seq: Sequence) {
+        let Some((&first, &last)) = self.unordered.range(..=seq).next_back() else { return };
+        if seq > last {
+            return;
+        }
+        self.unordered.remove(&first);
+        if first < seq {
+            self.unordered.insert(first, Sequence(seq.0 - 1));
+        }
+        if seq < last {
+            self.unordered.insert(seq.next(), last);
+        }
+    }
+
+    /// What is told of, how many more there are, and the ranges without an order.
+    pub(super) fn finish(self) -> (Vec<Erasure>, u64, BTreeMap<Sequence, Sequence>) {
+        (self.told, self.more, self.unordered)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_order_is_left() {
+        let mut erasures = Erasures::default();
+        for seq in [3, 4, 5, 6, 9, 12, 13] {
+            erasures.add(Sequence(seq));
+        }
+        for seq in [4, 9, 13, 100, 1] {
+            erasures.remove(Sequence(seq));
+        }
+        let left: Vec<_> = erasures.unordered.iter().map(|(a, b)| (a.0, b.0)).collect();
+        assert_eq!(left, [(3, 3), (5, 6), (12, 12)]);
+    }
+}
