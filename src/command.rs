@@ -6,8 +6,8 @@ pub use external::{AgentHealth, ExternalChange, NewExternal};
 
 use crate::error::Rejection;
 use acta_events::{
-    Actor, ConfigBundleStored, CursorName, Digest, ErasureOrder, ExitStatus, HostId, HostRegistered,
-    IdempotencyKey, InputKind, OutputKind, ProcessRef, ReadsRecorded, Record,
+    Actor, ConfigBundleStored, CursorName, Digest, ErasureOrder, ExitStatus, HostId,
+    HostRegistered, IdempotencyKey, InputKind, OutputKind, ProcessRef, ReadsRecorded, Record,
     RemoteRuntimeRegistered, Revision, RuntimeId, RuntimeRegistered, Sequence, StoredContent,
     Timestamp, TokenId, TokenIssued, TraceParent, TurnResult, WorkerCreated, WorkerId, WorkerRef,
     sha256,

@@ -35,6 +35,7 @@ pub mod log;
 pub mod manifest;
 pub mod metrics;
 pub mod overview;
+pub mod redaction_list;
 pub mod remote;
 pub mod rendered;
 pub mod trace;

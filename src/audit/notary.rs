@@ -54,6 +54,14 @@ pub enum NotaryError {
          or a copy that somebody else has"
     )]
     Checkpoint(#[from] CheckpointError),
+    /// The file with the newest checkpoint is gone.
+    #[error(
+        "the file checkpoint, with what was signed last, is missing from the data directory, so \
+         that whether records are missing too cannot be told. Put it back from a backup or a copy \
+         that somebody else has; `acta verify` tells what the log holds. To go on without, remove \
+         log.key as well: the log is then signed with a new key, which whoever knows the old one notices"
+    )]
+    Missing,
     /// There is no key.
     #[error(transparent)]
     Key(#[from] KeyError),

@@ -60,19 +60,18 @@ pub(super) async fn run(command: DiffCommand, client: &Client, out: &mut Output)
     if place(&before) > place(&after) {
         return Err(usage("--from is later than --to"));
     }
-    let turns = turns(client, &id, place(&before), &to).await?;
-    let diff = json!({
+    let head = json!({
         "worker_id": id,
         "from": {"moment": args.from, "sequence": place(&before)},
         "to": {"moment": to, "sequence": place(&after)},
         "fields": fields(&before, &after),
-        "turns": turns,
-        "items": items(client, &id, &before, &to).await?,
     });
-    if out.format == Format::Json {
-        return out.json(&diff);
-    }
-    print(&diff, out)
+    let mut printer = Printer::begin(&head, out)?;
+    printer.list("turns")?;
+    turns(client, &id, place(&before), &to, &mut printer).await?;
+    printer.list("items")?;
+    items(client, &id, &before, &to, &mut printer).await?;
+    printer.end()
 }
 
 /// The worker at a moment; null if it was not there yet.
@@ -84,30 +83,42 @@ async fn at(client: &Client, id: &str, moment: &str) -> Result<Value> {
     }
 }
 
-async fn items(client: &Client, id: &str, before: &Value, to: &str) -> Result<Vec<Value>> {
+/// What was said in between, a page at a time.
+async fn items(
+    client: &Client,
+    id: &str,
+    before: &Value,
+    to: &str,
+    printer: &mut Printer<'_>,
+) -> Result<()> {
     let mut start = before["transcript_len"].as_u64().unwrap_or(0);
-    let mut items = Vec::new();
     loop {
         let call = Call::get(&["workers", id, "transcript"])
             .query("start", Some(start))
             .query("at", Some(to));
-        let mut answer = match client.send(call).await {
+        let answer = match client.send(call).await {
             // It was not there yet at the later moment either.
-            Err(ClientError::Api { status: 404, .. }) => return Ok(items),
+            Err(ClientError::Api { status: 404, .. }) => return Ok(()),
             answer => answer?,
         };
-        if let Some(page) = answer["transcript"]["items"].as_array_mut() {
-            items.append(page);
+        for item in answer["transcript"]["items"].as_array().into_iter().flatten() {
+            printer.item(item)?;
         }
         match answer["transcript"]["next_start"].as_u64().filter(|next| *next > start) {
             Some(next) => start = next,
-            None => return Ok(items),
+            None => return Ok(()),
         }
     }
 }
 
-async fn turns(client: &Client, id: &str, after: u64, to: &str) -> Result<Vec<Value>> {
-    let mut turns = Vec::new();
+/// The turns in between, a page at a time.
+async fn turns(
+    client: &Client,
+    id: &str,
+    after: u64,
+    to: &str,
+    printer: &mut Printer<'_>,
+) -> Result<()> {
     let mut cursor: Option<String> = None;
     loop {
         let call = Call::get(&["events"])
@@ -125,11 +136,11 @@ async fn turns(client: &Client, id: &str, after: u64, to: &str) -> Result<Vec<Va
                     turn[name] = data[name].clone();
                 }
             }
-            turns.push(turn);
+            printer.turn(&turn)?;
         }
         let next = answer["cursor"].as_str().map(str::to_owned);
         if next == cursor {
-            return Ok(turns);
+            return Ok(());
         }
         cursor = next;
     }
@@ -174,27 +185,76 @@ fn flatten(path: &str, value: &Value, out: &mut Map<String, Value>) {
 
 const TEXT_CHARS_MAX: usize = 160;
 
-fn print(diff: &Value, out: &mut Output) -> Result<()> {
-    let moment = |name: &str| cell_at(diff, name);
-    out.line(&format!(
-        "worker {} from {} to {}",
-        moment("worker_id"),
-        moment("from.moment"),
-        moment("to.moment")
-    ))?;
-    let list = |name: &str| diff[name].as_array().map(Vec::as_slice).unwrap_or_default();
-    let width = list("fields").iter().map(|f| cell_at(f, "field").len()).max().unwrap_or(0);
-    let shown = |value: &Value| match cell(value) {
-        text if text.is_empty() => "-".to_owned(),
-        text => one_line(&text, TEXT_CHARS_MAX),
-    };
-    for field in list("fields") {
-        let (from, to) = (shown(&field["from"]), shown(&field["to"]));
-        let name = cell_at(field, "field");
-        let from = out.paint.ink(Ink::Dim, &from).into_owned();
-        out.line(&format!("  {name:width$}  {from} -> {to}"))?;
+/// Prints a difference as it comes, so that its length takes no memory.
+struct Printer<'a> {
+    out: &'a mut Output,
+    json: bool,
+    /// Whether something stands in the list that was begun.
+    in_list: bool,
+    changed: bool,
+}
+
+impl<'a> Printer<'a> {
+    /// Prints what is known at once: of what, and which fields changed.
+    fn begin(head: &Value, out: &'a mut Output) -> Result<Self> {
+        let json = out.format == Format::Json;
+        let fields = head["fields"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let mut printer = Self { out, json, in_list: false, changed: !fields.is_empty() };
+        if json {
+            let text = head.to_string();
+            // The lists follow before the object ends.
+            printer.out.text(text.strip_suffix('}').unwrap_or(&text))?;
+        } else {
+            printer.fields(head, fields)?;
+        }
+        Ok(printer)
     }
-    for turn in list("turns") {
+
+    fn fields(&mut self, head: &Value, fields: &[Value]) -> Result<()> {
+        let moment = |name: &str| cell_at(head, name);
+        self.out.line(&format!(
+            "worker {} from {} to {}",
+            moment("worker_id"),
+            moment("from.moment"),
+            moment("to.moment")
+        ))?;
+        let width = fields.iter().map(|f| cell_at(f, "field").len()).max().unwrap_or(0);
+        let shown = |value: &Value| match cell(value) {
+            text if text.is_empty() => "-".to_owned(),
+            text => one_line(&text, TEXT_CHARS_MAX),
+        };
+        for field in fields {
+            let (from, to) = (shown(&field["from"]), shown(&field["to"]));
+            let name = cell_at(field, "field");
+            let from = self.out.paint.ink(Ink::Dim, &from).into_owned();
+            self.out.line(&format!("  {name:width$}  {from} -> {to}"))?;
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, name: &str) -> Result<()> {
+        if self.json {
+            let end = if name == "turns" { "" } else { "]" };
+            self.out.text(&format!("{end},\"{name}\":["))?;
+            self.in_list = false;
+        }
+        Ok(())
+    }
+
+    /// Prints an entry of a list as JSON, if that is what is wanted.
+    fn entry(&mut self, entry: &Value) -> Result<bool> {
+        self.changed = true;
+        if self.json {
+            let comma = if std::mem::replace(&mut self.in_list, true) { "," } else { "" };
+            self.out.text(&format!("{comma}{entry}"))?;
+        }
+        Ok(self.json)
+    }
+
+    fn turn(&mut self, turn: &Value) -> Result<()> {
+        if self.entry(turn)? {
+            return Ok(());
+        }
         let part = |name: &str| match cell_at(turn, name) {
             text if text.is_empty() => text,
             text => format!(", {name} {}", one_line(&text, TEXT_CHARS_MAX)),
@@ -205,20 +265,29 @@ fn print(diff: &Value, out: &mut Output) -> Result<()> {
         };
         let more: String = ["input", "result", "reason", "message"].map(part).concat();
         let (time, what) = (cell_at(turn, "time"), cell_at(turn, "what"));
-        out.line(&format!("  {number} {what} at {} ({time}){more}", cell_at(turn, "sequence")))?;
+        let sequence = cell_at(turn, "sequence");
+        self.out.line(&format!("  {number} {what} at {sequence} ({time}){more}"))
     }
-    for item in list("items") {
+
+    fn item(&mut self, item: &Value) -> Result<()> {
+        if self.entry(item)? {
+            return Ok(());
+        }
         let (role, text) = (cell_at(item, "role"), cell_at(item, "content"));
         let speaker = format!("{role}> ");
         let ink = if role == "assistant" { Ink::Agent } else { Ink::Person };
-        let speaker = out.paint.ink(ink, &speaker).into_owned();
+        let speaker = self.out.paint.ink(ink, &speaker).into_owned();
         let number = cell_at(item, "sequence");
-        out.line(&format!("  + {number:>4}  {speaker}{}", one_line(&text, TEXT_CHARS_MAX)))?;
+        self.out.line(&format!("  + {number:>4}  {speaker}{}", one_line(&text, TEXT_CHARS_MAX)))
     }
-    if ["fields", "turns", "items"].iter().all(|name| list(name).is_empty()) {
-        out.line("  nothing changed")?;
+
+    fn end(self) -> Result<()> {
+        match (self.json, self.changed) {
+            (true, _) => self.out.line("]}"),
+            (false, false) => self.out.line("  nothing changed"),
+            (false, true) => Ok(()),
+        }
     }
-    Ok(())
 }
 
 #[cfg(test)]

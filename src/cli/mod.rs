@@ -33,6 +33,7 @@ mod progress;
 mod rebuild;
 mod receipt;
 mod redact;
+mod redactions;
 mod replay;
 mod runtime;
 mod segments;
@@ -164,6 +165,9 @@ pub(crate) enum Command {
     Cursor(cursor::CursorCommand),
     /// Erase the content of a record for good, and keep the proof that it was there
     Redact(redact::RedactArgs),
+    /// List what was erased, and erase it again elsewhere
+    #[command(subcommand)]
+    Redactions(redactions::RedactionsCommand),
     /// Issue, list and revoke tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -308,6 +312,9 @@ fn run(cli: Cli, given: connect::Given, arguments: &[OsString]) -> anyhow::Resul
         }
         Command::Bench(command) => bench::run(&command, &mut connection.stdout()),
         Command::Segments => segments::run(connection.data.as_deref(), &mut connection.stdout()),
+        Command::Redactions(redactions::RedactionsCommand::Apply { file }) => {
+            redactions::run_apply(&file, connection.data.as_deref(), &mut connection.stdout())
+        }
         Command::Token(token::TokenCommand::Reset) => {
             token::reset(connection.data.as_deref(), &mut connection.stdout())
         }
@@ -334,6 +341,7 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         Command::Transcript(args) => transcript::run(args, client, out).await,
         Command::Receipt(args) => receipt::run(args, client, out).await,
         Command::Redact(args) => redact::run(args, client, out).await,
+        Command::Redactions(_) => redactions::export(client, out).await,
         Command::Tail(args) => tail::run(args, client, out, tail::interrupted()).await,
         Command::Log(args) => log::run(args, client, out).await,
         Command::Export(args) => export::run(args, client, out).await,

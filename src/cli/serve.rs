@@ -6,7 +6,7 @@ use super::{
     serve_manifest::{Watch, Watched, registration},
 };
 use crate::{
-    audit::{self, LogKey, Notary, NotaryOwner, Tree},
+    audit::{self, LogKey, Notary, NotaryError, NotaryOwner, Tree},
     auth::{Authenticator, HostPolicy, operator_token},
     checkpoint::Checkpoints,
     command::{Command, Request},
@@ -37,12 +37,26 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What the service has open.
-struct Opened {
+pub(super) struct Opened {
     /// Keeps other processes out of the data directory.
     data: Option<DataDir>,
     journal: Arc<dyn Journal>,
-    log: Arc<Log>,
+    pub(super) log: Arc<Log>,
     notary: Arc<Notary>,
+}
+
+impl Opened {
+    /// Signs what was appended, and closes the log. For whoever runs no engine. Blocking.
+    pub(super) fn close(self) -> Result<()> {
+        self.notary.sign().context("what was appended could not be signed")?;
+        self.journal.close().context("the log could not be closed in good order")
+    }
+}
+
+/// Opens the log of a stopped service, to change it without one. Blocking.
+pub(super) fn open_stopped(data: &Path) -> Result<Opened> {
+    drop(DataDir::inspect(data)?);
+    open_on(Store::Sled, data)
 }
 
 /// Runs the service until it is told to stop.
@@ -145,7 +159,11 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
 
 /// Opens the log and takes it into use. Blocking.
 fn open(args: &ServeArgs) -> Result<Opened> {
-    let (data, id, journal, index, contents, checkpoints, tree) = match args.store {
+    open_on(args.store, &args.data)
+}
+
+fn open_on(store: Store, path: &Path) -> Result<Opened> {
+    let (data, id, journal, index, contents, checkpoints, tree) = match store {
         Store::Memory => {
             let id = LogId(uuid::Builder::from_random_bytes(rand::random()).into_uuid());
             let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new(id));
@@ -153,7 +171,7 @@ fn open(args: &ServeArgs) -> Result<Opened> {
             (None, id, journal, index, Contents::in_memory(), None, Tree::in_memory())
         }
         Store::Sled => {
-            let data = DataDir::open(&args.data)?;
+            let data = DataDir::open(path)?;
             let journal = Arc::new(SledJournal::open(&data)?);
             let index = open_index(&data.subpath("index"), &*journal)?;
             let files = Arc::new(ContentStore::new(data.content_path()));
@@ -183,8 +201,14 @@ fn open_notary(data: Option<&DataDir>, log: LogId, tree: &Arc<Tree>) -> Result<N
         return Ok(Notary::open(LogKey::generate(log), Arc::clone(tree), None)?);
     };
     let file = data.subpath(audit::CHECKPOINT);
+    let key_file = data.subpath(audit::KEY);
     let has_signed = file.try_exists().context("the file checkpoint cannot be looked for")?;
-    let key = LogKey::load_or_make(&data.subpath(audit::KEY), log, has_signed)?;
+    let has_key = key_file.try_exists().context("the file log.key cannot be looked for")?;
+    // The first start makes both before anything is recorded.
+    if has_key && !has_signed && tree.size() > 0 {
+        return Err(NotaryError::Missing.into());
+    }
+    let key = LogKey::load_or_make(&key_file, log, has_signed)?;
     Ok(Notary::open(key, Arc::clone(tree), Some(&file))?)
 }
 

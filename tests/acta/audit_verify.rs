@@ -147,6 +147,32 @@ async fn another_history_contradicts_the_signature() {
 }
 
 #[tokio::test]
+async fn a_start_without_what_was_signed_last_is_refused() {
+    let (mut service, key) = stopped().await;
+    let home = service.root().to_owned();
+    let file = service.data().join("checkpoint");
+    let kept = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    let (code, verdict, said) = verify(&home, &service.data(), &[]).await;
+    assert_eq!(code, 3, "{verdict} {said}");
+    assert!(verdict["problems"][0]["what"].as_str().unwrap().contains("the file checkpoint"));
+    let (status, said) = service.restart_refused().await;
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("the file checkpoint, with what was signed last, is missing"), "{said}");
+    assert!(!file.exists(), "nothing was signed");
+    fs::write(&file, kept).unwrap();
+    service.restart().await;
+    service.stop().await;
+    // Without either of them the log goes on, and whoever knows the key notices.
+    fs::remove_file(&file).unwrap();
+    fs::remove_file(service.data().join("log.key")).unwrap();
+    service.restart().await;
+    service.stop().await;
+    assert_eq!(verify(&home, &service.data(), &[]).await.0, 0);
+    assert_eq!(verify(&home, &service.data(), &["--key", &key]).await.0, 4);
+}
+
+#[tokio::test]
 async fn an_older_copy_lacks_what_was_signed_since() {
     let (mut service, key) = stopped().await;
     let home = service.root().to_owned();

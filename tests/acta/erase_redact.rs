@@ -3,7 +3,7 @@
 
 use super::{
     support::{Options, Service, bare_command, eventually, run},
-    survive_measure::files_in,
+    survive_measure::{copy_dir, files_in},
 };
 use rand::{Rng as _, distr::Alphanumeric};
 use serde_json::{Value, json};
@@ -272,4 +272,52 @@ async fn records_with_tail(service: &Service, text: &str, head: u64) -> u64 {
     let events = service.events(&format!("after={after}&limit=100")).await;
     let found = events.iter().rev().find(|it| it["content"].to_string().contains(text));
     found.unwrap()["seq"].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn an_older_copy_forgets_what_was_redacted_since() {
+    let mut service = Service::start().await;
+    let (_, secrets) = with_secrets(&service, &[60, 60_000]).await;
+    let early = records_with(&service, &secrets[0].1[..40]).await;
+    redact(&service, early[0]).await;
+    service.stop().await;
+    let older = service.root().join("older");
+    copy_dir(&service.data(), &older).unwrap();
+    service.restart().await;
+    let mut all = Vec::new();
+    for (_, text) in &secrets {
+        all.extend(records_with(&service, &text[..40]).await);
+    }
+    for seq in &all {
+        redact(&service, *seq).await;
+    }
+    let list = service.acta(&["redactions", "export"]).await.ok().to_owned();
+    assert_eq!(list.lines().count(), all.len() + 1);
+    let file = service.root().join("list");
+    fs::write(&file, &list).unwrap();
+    assert!(!found_in(&older, &secrets[1].1[..40]).is_empty());
+    let apply = || async {
+        let mut command = bare_command(service.root());
+        command.args(["redactions", "apply", "-o", "json", "--data"]).arg(&older).arg(&file);
+        run(command, "").await
+    };
+    let applied: Value = serde_json::from_str(apply().await.ok()).unwrap();
+    assert_eq!(applied, json!({"erased": all.len(), "already": 1, "absent": 0}));
+    for (_, text) in &secrets {
+        assert_eq!(found_in(&older, &text[..40]), Vec::<String>::new());
+    }
+    let applied: Value = serde_json::from_str(apply().await.ok()).unwrap();
+    assert_eq!(applied["already"], all.len() + 1, "it may be repeated");
+    let mut command = bare_command(service.root());
+    command.args(["verify", "-o", "json"]).arg(&older);
+    let verdict: Value = serde_json::from_str(run(command, "").await.ok()).unwrap();
+    assert_eq!(verdict["erased"][1]["reason"], "it was a password");
+    assert_eq!(verdict["erased"][1]["by"], "service", "recorded anew, by the service");
+    let own = service.listening["log_id"].as_str().unwrap();
+    for bad in
+        [list.replace(own, "01a0f000-0000-7000-8000-000000000000"), "{}\n".into(), "x".into()]
+    {
+        fs::write(&file, bad).unwrap();
+        assert_eq!(apply().await.code, 1);
+    }
 }

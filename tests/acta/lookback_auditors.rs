@@ -72,6 +72,60 @@ async fn whoever_only_reads_can_change_nothing_by_any_route() {
     }
 }
 
+/// What those who speak for a host or a worker may do at all, by route.
+const THEIRS: [(&str, &str); 2] =
+    [("POST", "/v1/hosts"), ("POST", "/v1/hosts/{host_id}/heartbeat")];
+
+#[tokio::test]
+async fn hosts_and_workers_read_and_change_nothing_that_is_not_theirs_by_any_route() {
+    let service = Service::start().await;
+    let worker = service.spawn("echo").await;
+    service.run_state(&worker, "idle").await;
+    let address = json!({"runtime_id": "embedded-worker-runtime", "worker_id": worker});
+    let host = json!({"role": "host", "host": "h-2"});
+    let own = json!({"role": "worker", "worker": address});
+    let mut holders = Vec::new();
+    for request in [host, own] {
+        let issued = service.issue(&request).await;
+        let role = request["role"].as_str().unwrap().to_owned();
+        holders.push((role, service.with_token(issued["token"].as_str().unwrap())));
+    }
+    let before = service.head().await;
+    let mut refused = 0;
+    for (method, path) in routes() {
+        if ["/healthz", "/readyz"].contains(&&*path) {
+            continue;
+        }
+        let theirs = THEIRS.contains(&(method.as_str(), &*path))
+            || !path.starts_with("/v1/") && !PRIVATE.contains(&&*path);
+        let path = path.replace("{worker_id}", &worker).replace("{host_id}", "h-1");
+        let path = path.replace("{runtime_id}", "embedded-worker-runtime").replace("{id}", "t-1");
+        let path = path.replace("{*path}", "0/000").replace("{name}", "c");
+        for (role, client) in &holders {
+            let request = client.request(method.clone(), &path).json(&json!({}));
+            let answer = client.send(request).await;
+            if !theirs {
+                assert!(
+                    matches!(answer.status, 401 | 403),
+                    "{role} {method} {path}: {}",
+                    answer.text()
+                );
+                refused += 1;
+            } else {
+                assert!(
+                    answer.status >= 400,
+                    "{role} {method} {path}: an empty request does nothing"
+                );
+            }
+        }
+    }
+    assert!(refused >= 60, "{refused}");
+    assert_eq!(service.events(&format!("after={before}&watching=1")).await, Vec::<Value>::new());
+}
+
+/// What lies outside of `/v1` and is read by whoever reads everything.
+const PRIVATE: [&str; 3] = ["/checkpoint", "/tile/{*path}", "/metrics"];
+
 async fn recorded(service: &Client) -> Vec<Value> {
     service.events("type=reads_recorded").await
 }
