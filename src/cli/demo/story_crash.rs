@@ -64,7 +64,7 @@ async fn kill(stage: &mut Stage, screen: &mut Screen<'_>) -> Result<Before> {
     let (operator, consumer) = (stage.operator()?, stage.consumer()?);
     let head = operator.head().await?;
     let past = views::past(&operator, Some(head), &stage.workers).await?;
-    let kept = views::kept(&operator, &consumer, CURSOR).await?;
+    let kept = views::kept(&operator, &consumer, CURSOR, head).await?;
     let log = operator.log(head, true).await?;
     let service = stage.service.take().context("the service does not run")?;
     let pid = service.pid;
@@ -95,7 +95,7 @@ async fn start_again(stage: &mut Stage, screen: &mut Screen<'_>, before: &Before
     for (now, was) in past.iter().zip(&before.past) {
         screen.check(format!("{} as of {head} is what it was", now.name), now.same_as(was))?;
     }
-    let kept = views::kept(&operator, &consumer, CURSOR).await?;
+    let kept = views::kept(&operator, &consumer, CURSOR, head).await?;
     let names: Vec<&str> = kept.iter().map(|view| view.name.as_str()).collect();
     let name = format!("so are {}", names.join(", "));
     screen.check(name, views::same(&before.kept, &kept))

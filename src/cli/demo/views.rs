@@ -56,12 +56,18 @@ pub(super) async fn past(api: &Api, at: Option<u64>, workers: &[String]) -> Resu
 }
 
 /// What is kept as it is until a command changes it: registry, tokens, bundles, and the cursors
-/// of a consumer.
-pub(super) async fn kept(operator: &Api, consumer: &Api, cursor: &str) -> Result<Vec<View>> {
+/// of a consumer. Hosts are asked for as of a moment: when one was heard of last is not kept.
+pub(super) async fn kept(
+    operator: &Api,
+    consumer: &Api,
+    cursor: &str,
+    at: u64,
+) -> Result<Vec<View>> {
+    let hosts = format!("/v1/hosts?at={at}");
     let named = format!("/v1/cursors/{cursor}");
     let asked = [
         ("runtimes", operator, "/v1/runtimes"),
-        ("hosts", operator, "/v1/hosts"),
+        ("hosts", operator, hosts.as_str()),
         ("tokens", operator, "/v1/tokens"),
         ("bundles", operator, "/v1/config-bundles"),
         ("cursors", consumer, "/v1/cursors"),
