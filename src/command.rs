@@ -7,10 +7,10 @@ pub use external::{AgentHealth, ExternalChange, NewExternal};
 use crate::error::Rejection;
 use acta_events::{
     Actor, ConfigBundleStored, CursorName, Digest, ErasureOrder, ExitStatus, HostId,
-    HostRegistered, IdempotencyKey, InputKind, OutputKind, ProcessRef, ReadsRecorded, Record,
-    RemoteRuntimeRegistered, Revision, RuntimeId, RuntimeRegistered, Sequence, StoredContent,
-    Timestamp, TokenId, TokenIssued, TraceParent, TurnResult, WorkerCreated, WorkerId, WorkerRef,
-    sha256,
+    HostRegistered, IdempotencyKey, InputKind, LocalPodsInspected, LocalWorkerFound, OutputKind,
+    ProcessRef, ReadsRecorded, Record, RemoteRuntimeRegistered, Revision, RuntimeId,
+    RuntimeRegistered, Sequence, StoredContent, Timestamp, TokenId, TokenIssued, TraceParent,
+    TurnResult, WorkerCreated, WorkerId, WorkerRef, sha256,
 };
 use acta_projections::{EXTERNAL_RUNTIME, WorkerState};
 use bytes::Bytes;
@@ -149,6 +149,27 @@ pub enum Command {
     FindHost {
         /// The host.
         host: HostId,
+    },
+    /// A worker is in the directory of pods; nothing happens if it is known so already.
+    FindLocalWorker {
+        /// The runtime that stands for the directory.
+        runtime: RuntimeId,
+        /// What it is.
+        found: Box<LocalWorkerFound>,
+    },
+    /// A worker is not in the directory of pods any more.
+    LoseLocalWorker {
+        /// The runtime that stands for the directory.
+        runtime: RuntimeId,
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// What else is seen there; nothing happens if it is known already.
+    InspectLocalPods {
+        /// The runtime that stands for the directory.
+        runtime: RuntimeId,
+        /// What.
+        inspected: Box<LocalPodsInspected>,
     },
     /// Keep a config bundle that has been checked.
     StoreBundle {
@@ -358,6 +379,9 @@ impl Command {
             Self::RegisterHost { .. } => "register_host",
             Self::LoseHost { .. } => "lose_host",
             Self::FindHost { .. } => "find_host",
+            Self::FindLocalWorker { .. } => "find_local_worker",
+            Self::LoseLocalWorker { .. } => "lose_local_worker",
+            Self::InspectLocalPods { .. } => "inspect_local_pods",
             Self::StoreBundle { .. } => "store_bundle",
             Self::CreateWorker { .. } => "create_worker",
             Self::CreateExternal { .. } => "create_external_worker",

@@ -30,8 +30,8 @@ pub struct HostLeases {
 
 struct Shared {
     lease: Duration,
-    /// This machine: it is there as long as the service is.
-    own: HostId,
+    /// The hosts that this machine is: they are there as long as the service is.
+    own: Vec<HostId>,
     table: Mutex<BTreeMap<HostId, Seen>>,
 }
 
@@ -53,7 +53,7 @@ impl HostLeases {
     pub fn start(
         log: Arc<Log>,
         engine: EngineHandle,
-        own: HostId,
+        own: Vec<HostId>,
         lease: Duration,
     ) -> (Self, HostLeasesOwner) {
         let shared = Arc::new(Shared { lease, own, table: Mutex::default() });
@@ -128,7 +128,9 @@ impl Look {
     async fn run(mut self, mut ended: watch::Receiver<bool>) {
         let every = (self.shared.lease / 4).clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX);
         loop {
-            self.shared.beat(&self.shared.own);
+            for own in &self.shared.own {
+                self.shared.beat(own);
+            }
             self.lose_the_silent(&ended).await;
             tokio::select! {
                 _ = ended.wait_for(|ended| *ended) => return,

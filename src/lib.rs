@@ -31,6 +31,7 @@ pub mod host_leases;
 pub mod http;
 pub mod index;
 pub mod journal;
+pub mod local_pods;
 pub mod log;
 pub mod manifest;
 pub mod metrics;

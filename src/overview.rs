@@ -40,7 +40,7 @@ pub fn overview(views: &Projections, wanted: &Wanted) -> Value {
         json!({"runtime_id": id, "kind": state.kind, "label": state.label, "status": state.status})
     });
     let hosts = views.hosts.iter().map(|(id, state)| {
-        json!({"host_id": id, "runtime_id": state.runtime, "kind": state.kind, "label": state.label})
+        json!({"host_id": id, "runtime_id": state.runtime, "kind": state.kind, "label": state.label, "status": state.status})
     });
     let mut total = 0_u64;
     let mut workers = Vec::new();

@@ -1,7 +1,7 @@
 //! The load bench: the five figures that Acta promises, measured on the release binary from
 //! outside, each beside a bare limit or a baseline of the same run.
 //!
-//! `cargo bench --bench load -- [commands latency output observers audit replay postgres]`
+//! `cargo bench --bench load -- [commands latency output observers audit registry replay postgres]`
 //!
 //! Everything is on loopback and on a real disk, every scenario has a deadline, and only
 //! processes started here are ended here.
@@ -16,6 +16,7 @@ mod machine;
 mod observers;
 mod output;
 mod postgres;
+mod registry;
 mod replay;
 mod report;
 mod service;
@@ -41,6 +42,8 @@ enum Scenario {
     Observers,
     /// What the proof costs: tree, proofs, verification.
     Audit,
+    /// Pages and look-ups of the registry, with many workers and with few.
+    Registry,
     /// Decode, verify and apply the whole log, offline.
     Replay,
     /// The PostgreSQL baseline of the commands.
@@ -132,6 +135,9 @@ fn run(options: &Options, report: &mut Report) {
     }
     if options.wants(Scenario::Audit) {
         audit::run(options, report).unwrap_or_else(|error| report.broken("audit", &error));
+    }
+    if options.wants(Scenario::Registry) {
+        registry::run(options, report).unwrap_or_else(|error| report.broken("registry", &error));
     }
     if options.wants(Scenario::Replay) {
         let result = match filled {

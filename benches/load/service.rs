@@ -46,6 +46,11 @@ impl Stopped {
 impl Service {
     pub(crate) fn start(binary: &Path, parent: &Path, lines: u64) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("acta-load-").tempdir_in(parent)?;
+        Self::start_in(binary, directory, lines)
+    }
+
+    /// Starts it on the directory `data` of a directory, which may be there.
+    pub(crate) fn start_in(binary: &Path, directory: TempDir, lines: u64) -> Result<Self> {
         let data = directory.path().join("data");
         let manifest = directory.path().join("manifest.json");
         std::fs::write(&manifest, manifest_of(lines).to_string())?;

@@ -8,6 +8,7 @@ mod access;
 mod erasure;
 mod external;
 mod hosts;
+mod local_pods;
 mod registry;
 mod worker;
 
@@ -15,6 +16,7 @@ pub use access::*;
 pub use erasure::*;
 pub use external::*;
 pub use hosts::*;
+pub use local_pods::*;
 pub use registry::*;
 pub use worker::*;
 
@@ -143,6 +145,12 @@ events! {
     HostLost = "host_lost" v 1;
     /// A host that was lost is there again.
     HostFound = "host_found" v 1;
+    /// A worker was found in the directory of pods, or found to be different.
+    LocalWorkerFound = "local_worker_found" v 1;
+    /// A worker is not in the directory of pods any more.
+    LocalWorkerLost = "local_worker_lost" v 1;
+    /// What can be seen of the directory of pods, other than workers, is different.
+    LocalPodsInspected = "local_pods_inspected" v 1;
     /// A config bundle was stored. Content: the bundle, as JSON.
     ConfigBundleStored = "config_bundle_stored" v 1;
     /// A worker was asked for. Content: [`WorkerTexts`], as JSON, unless it is empty.

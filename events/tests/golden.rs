@@ -100,6 +100,30 @@ fn service_events() -> Vec<Event> {
         }
         .into(),
         RuntimeRetired {}.into(),
+        LocalWorkerFound {
+            worker: id("local-worker-coder-0123"),
+            host: id("host-1"),
+            label: "Coder".into(),
+            hint: "coder.1".into(),
+            role: Some("coder".into()),
+            profile: Some("builtin:coder".into()),
+            status: LocalWorkerStatus::PendingSegment,
+        }
+        .into(),
+        LocalWorkerLost { worker: id("local-worker-coder-0123") }.into(),
+        LocalPodsInspected {
+            host: id("host-1"),
+            state: LocalPodsState::Available,
+            problems: [
+                (LocalPodProblem::MetadataUnreadable, 1),
+                (LocalPodProblem::MetadataInvalid, 2),
+                (LocalPodProblem::WorkspaceRootMissing, 3),
+                (LocalPodProblem::WorkspaceNotVisible, 4),
+                (LocalPodProblem::TooMany, 5),
+            ]
+            .into(),
+        }
+        .into(),
         ConfigBundleStored {
             bundle: bundle(),
             revision: "3".into(),

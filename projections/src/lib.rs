@@ -10,6 +10,7 @@ mod cursors;
 mod external;
 mod hosts;
 mod lineage;
+mod local_workers;
 mod redactions;
 mod registry;
 mod tokens;
@@ -25,6 +26,7 @@ pub use external::{
 };
 pub use hosts::{HostState, HostStatus, Hosts};
 pub use lineage::{EpochStart, Lineage};
+pub use local_workers::{LocalWorkerState, LocalWorkers};
 pub use redactions::{Redaction, Redactions};
 pub use registry::{REMOTE_HTTP, RuntimeState, RuntimeStatus, Runtimes, remote_host};
 pub use tokens::{TokenState, Tokens};
@@ -162,6 +164,8 @@ projections! {
     hosts: Hosts,
     /// Workers.
     workers: Workers,
+    /// Workers in a directory of pods.
+    local_workers: LocalWorkers,
     /// Config bundles.
     bundles: Bundles,
     /// Named consumer cursors.

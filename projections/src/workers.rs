@@ -1,10 +1,10 @@
 //! All workers, by runtime and id.
 
 use crate::{Projection, RunState, WorkerState, WorkerStatus};
-use acta_events::{Event, Record, RuntimeId, Sequence, WorkerId};
+use acta_events::{Event, HostId, Record, RuntimeId, Sequence, WorkerId};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Bound::{Excluded, Unbounded},
     sync::Arc,
 };
@@ -41,6 +41,7 @@ impl WorkerCounts {
 struct OfRuntime {
     counts: WorkerCounts,
     by_id: BTreeMap<WorkerId, Arc<WorkerState>>,
+    by_host: BTreeMap<HostId, BTreeSet<WorkerId>>,
 }
 
 /// Workers by runtime, then by id. A state is shared until it changes, so that a copy of the
@@ -69,6 +70,22 @@ impl Workers {
         range.into_iter().flatten().map(|(_, state)| state)
     }
 
+    /// The workers of a runtime on one of its hosts with ids after `after`, by id.
+    pub fn of_host<'a>(
+        &'a self,
+        runtime: &RuntimeId,
+        host: &HostId,
+        after: Option<&WorkerId>,
+    ) -> impl Iterator<Item = &'a Arc<WorkerState>> + use<'a> {
+        let from = after.map_or(Unbounded, |id| Excluded(id.as_str()));
+        let of = self.by_runtime.get(runtime);
+        let here = of.and_then(|of| Some((of, of.by_host.get(host)?)));
+        let range = here.map(|(of, ids)| {
+            ids.range::<str, _>((from, Unbounded)).filter_map(|id| of.by_id.get(id))
+        });
+        range.into_iter().flatten()
+    }
+
     /// All workers of all runtimes.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<WorkerState>> {
         self.by_runtime.values().flat_map(|of| of.by_id.values())
@@ -95,8 +112,16 @@ impl Projection for Workers {
             let ordinal = self.created;
             let Some(state) = WorkerState::create(record, ordinal) else { return };
             let of = self.by_runtime.entry(runtime.clone()).or_default();
+            let host = state.spec.host.clone();
             if let Some(before) = of.by_id.insert(worker.clone(), Arc::new(state)) {
                 *of.counts.of(before.status) -= 1;
+                let host = before.spec.host.as_ref();
+                if let Some(ids) = host.and_then(|host| of.by_host.get_mut(host)) {
+                    ids.remove(worker);
+                }
+            }
+            if let Some(host) = host {
+                of.by_host.entry(host).or_default().insert(worker.clone());
             }
             of.counts.running += 1;
             self.created = self.created.saturating_add(1);

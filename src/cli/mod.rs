@@ -41,6 +41,7 @@ mod send;
 mod serve;
 pub mod serve_agents;
 pub mod serve_args;
+mod serve_local_pods;
 mod serve_manifest;
 mod short_ids;
 mod show;

@@ -3,6 +3,7 @@
 use super::{
     credentials::{OPERATOR_TOKEN_FILE, Secret, ServiceNote},
     serve_args::{ServeArgs, Store},
+    serve_local_pods,
     serve_manifest::{Watch, Watched, registration},
 };
 use crate::{
@@ -98,10 +99,14 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     });
     let authenticator =
         Authenticator::new(&tokens).map(|known| if args.no_auth { known.open() } else { known })?;
+    let pods = serve_local_pods::source(&args.local_pods);
+    let own_hosts = [Some(host.clone()), pods.as_ref().map(|pods| pods.host.clone())];
+    let pods_owner =
+        serve_local_pods::start(&args.local_pods, pods, &opened.log, &engine.handle()).await?;
     let (host_leases, leases_owner) = HostLeases::start(
         Arc::clone(&opened.log),
         engine.handle(),
-        host.clone(),
+        own_hosts.into_iter().flatten().collect(),
         Duration::from_millis(args.limits.host_lease_ms),
     );
     let remotes = Remotes::new().context("the client for other services could not be set up")?;
@@ -145,6 +150,9 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     watch.close().await;
     leases_owner.close().await;
     monitor.close().await;
+    if let Some(pods) = pods_owner {
+        pods.close().await;
+    }
     dispatch.close().await;
     agents_owner.close().await;
     if let Some(reads) = reads_owner {

@@ -129,9 +129,35 @@ pub struct ServeArgs {
     )]
     pub audit_reads: bool,
 
+    /// Workers of this machine that others run.
+    #[command(flatten)]
+    pub local_pods: LocalPodArgs,
+
     /// The limits of the service.
     #[command(flatten)]
     pub limits: LimitArgs,
+}
+
+/// Which local pods `acta serve` shows.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Local pods")]
+pub struct LocalPodArgs {
+    /// Identity of the workspace whose local pods are shown, read-only, as the runtime
+    /// local-worker-runtime
+    #[arg(long, value_name = "TEXT", env = "ACTA_WORKSPACE_ID", requires = "workspace_root")]
+    pub workspace_id: Option<String>,
+
+    /// Root of that workspace: pods of other workspaces are not shown
+    #[arg(long, value_name = "DIR", env = "ACTA_WORKSPACE_ROOT", requires = "workspace_id")]
+    pub workspace_root: Option<PathBuf>,
+
+    /// The directory with a directory per pod, each with a metadata.json
+    #[arg(long, value_name = "DIR", env = "ACTA_PODS_DIR", requires = "workspace_id")]
+    pub pods_dir: Option<PathBuf>,
+
+    /// How long to wait between two looks for pods
+    #[arg(long, value_name = "MS", default_value_t = 3_000, value_parser = at_least(50))]
+    pub pods_scan_ms: u64,
 }
 
 /// Limits of `acta serve`, units in the names.

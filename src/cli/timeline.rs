@@ -224,6 +224,19 @@ impl Timeline {
                 e.host, e.label, e.capabilities.os, e.capabilities.arch
             )),
             Event::HostLost(e) => Line::plain(format!("host {} lost", e.host)),
+            Event::LocalWorkerFound(e) => Line::plain(format!(
+                "local worker {} found: {} ({})",
+                e.worker,
+                e.label,
+                e.status.as_str()
+            )),
+            Event::LocalWorkerLost(e) => Line::plain(format!("local worker {} lost", e.worker)),
+            Event::LocalPodsInspected(e) => Line::plain(format!(
+                "local pods on host {}: {}, {}",
+                e.host,
+                e.state.as_str(),
+                count(e.problems.values().sum(), "problem")
+            )),
             Event::HostFound(e) => Line::plain(format!("host {} found", e.host)),
             Event::ConfigBundleStored(e) => Line::plain(format!(
                 "bundle {}@{} stored: revision {}, {}, {}",

@@ -7,6 +7,7 @@
 mod access;
 mod external;
 mod hosts;
+mod local_pods;
 mod redaction;
 mod registry;
 #[cfg(test)]
@@ -130,6 +131,13 @@ pub fn decide(facts: Facts<'_>, command: &Command) -> Result<Decision, Rejection
         }
         Command::LoseHost { host, last_seen_at } => Ok(hosts::lose(facts, host, *last_seen_at)),
         Command::FindHost { host } => hosts::find(facts, host),
+        Command::FindLocalWorker { runtime, found } => Ok(local_pods::find(facts, runtime, found)),
+        Command::LoseLocalWorker { runtime, worker } => {
+            Ok(local_pods::lose(facts, runtime, worker))
+        }
+        Command::InspectLocalPods { runtime, inspected } => {
+            Ok(local_pods::inspect(facts, runtime, inspected))
+        }
         Command::StoreBundle { stored, document } => {
             Ok(registry::store_bundle(facts, stored, document))
         }

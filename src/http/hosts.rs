@@ -5,7 +5,7 @@ use super::{
     access::Caller,
     body,
     error::Reply,
-    past,
+    local_workers, past,
     query::{self, Around},
     registry::PageQuery,
     registry_source::{self, Source, remote_status},
@@ -74,7 +74,7 @@ fn shape(
     if let Some(most) = has.max_workers {
         capabilities["max_workers"] = most.into();
     }
-    json!({
+    let mut shape = json!({
         "runtime_id": host.runtime,
         "host_id": id,
         "label": host.label,
@@ -84,7 +84,9 @@ fn shape(
         "last_seen_at": last_seen.map_or(host.last_seen_at, |seen| seen.max(host.last_seen_at)),
         "capabilities": capabilities,
         "diagnostics": diagnostics(id, host),
-    })
+    });
+    local_workers::refine(views, &host.runtime, Some(id), &mut shape);
+    shape
 }
 
 fn named(text: &str) -> &str {

@@ -18,6 +18,7 @@ mod frames;
 mod grep;
 mod health;
 mod hosts;
+mod local_workers;
 mod operate;
 mod past;
 mod proofs;

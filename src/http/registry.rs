@@ -4,7 +4,7 @@ use super::{
     App,
     access::Caller,
     error::Reply,
-    past, query,
+    local_workers, past, query,
     registry_source::{DIAGNOSTICS_MAX, diagnostic, runtime_shape},
 };
 use crate::{
@@ -59,6 +59,7 @@ fn shape(
         );
         diagnostics.push(diagnostic("runtime_host_ids_cut", "info", message));
     }
+    local_workers::refine(views, id, None, &mut shape);
     shape
 }
 

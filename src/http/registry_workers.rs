@@ -4,7 +4,7 @@ use super::{
     App,
     access::Caller,
     error::Reply,
-    past, query,
+    local_workers, past, query,
     registry::PageQuery,
     registry_operations::{Address, parsed, source},
     registry_remote,
@@ -58,13 +58,16 @@ pub(super) async fn of_runtime(
     }
     let asked = runtime.clone();
     let items = past::with_projections(&app, at, |views| {
-        views.runtimes.get(&asked)?;
+        if Source::of(views.runtimes.get(&asked)?) == Source::LocalPods {
+            return Some(local_workers::list(views, &asked, None, after.as_ref(), limit));
+        }
         let workers = views.workers.of(&asked, after.as_ref());
-        Some(page(&app, views, &asked, workers, limit))
+        let items = page(&app, views, &asked, workers, limit);
+        Some(json!({"items": items, "diagnostics": []}))
     })
     .await?;
     match items {
-        Some(items) => Ok(Json(json!({"items": items, "diagnostics": []}))),
+        Some(list) => Ok(Json(list)),
         None => Err(unknown_runtime(&runtime)),
     }
 }
@@ -89,13 +92,17 @@ pub(super) async fn of_host(
     let asked = host.clone();
     let items = past::with_projections(&app, at, |views| {
         let runtime = &views.hosts.get(&asked)?.runtime;
-        let all = views.workers.of(runtime, after.as_ref());
-        let here = all.filter(|worker| worker.spec.host.as_ref() == Some(&asked));
-        Some(page(&app, views, runtime, here, limit))
+        if views.runtimes.get(runtime).map(Source::of) == Some(Source::LocalPods) {
+            let list = local_workers::list(views, runtime, Some(&asked), after.as_ref(), limit);
+            return Some(list);
+        }
+        let here = views.workers.of_host(runtime, &asked, after.as_ref());
+        let items = page(&app, views, runtime, here, limit);
+        Some(json!({"items": items, "diagnostics": []}))
     })
     .await?;
     match items {
-        Some(items) => Ok(Json(json!({"items": items, "diagnostics": []}))),
+        Some(list) => Ok(Json(list)),
         None => {
             let message = format!("there is no host `{host}`; `acta ls hosts` lists them");
             Err(Rejection::new(Code::UnknownHost, message))
@@ -129,6 +136,14 @@ pub(super) async fn show(
     let Some((source, runs)) = runtime else { return Err(unknown_runtime(&worker.runtime_id)) };
     if let (Source::Remote(address), past::At::Now) = (&source, at) {
         return registry_remote::show(&app, &worker, address).await.map(Json);
+    }
+    if source == Source::LocalPods {
+        let (runtime, id) = (&worker.runtime_id, &worker.worker_id);
+        let look = |views: &Projections| local_workers::worker(views, runtime, id);
+        let found = past::with_projections(&app, at, look).await?;
+        return found
+            .map(|found| Json(json!({ "worker": found })))
+            .ok_or_else(|| unknown_worker(&worker));
     }
     let state = past::worker(&app, &worker, at).await.map_err(|error| match error.code {
         Code::WorkerNotFound => unknown_worker(&worker),

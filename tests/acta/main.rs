@@ -60,6 +60,7 @@ mod operate_traces;
 mod registry_hosts;
 mod registry_leaks;
 mod registry_manifest;
+mod registry_pods;
 mod registry_remote;
 mod registry_spawn;
 mod registry_workers;

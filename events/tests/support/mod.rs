@@ -161,7 +161,7 @@ macro_rules! of {
 
 fn capabilities() -> impl Strategy<Value = HostCapabilities> {
     let flags = any::<[bool; 4]>();
-    (text(), text(), flags, proptest::option::of(number())).prop_map(
+    (text(), text(), flags, option::of(number())).prop_map(
         |(os, arch, [has_workspace_fs, has_shell, has_git, supports_worktrees], max_workers)| {
             HostCapabilities {
                 os,
@@ -174,6 +174,18 @@ fn capabilities() -> impl Strategy<Value = HostCapabilities> {
             }
         },
     )
+}
+
+fn local_worker() -> impl Strategy<Value = LocalWorkerFound> {
+    let texts = (text(), text(), option::of(text()), option::of(text()));
+    let status = proptest::sample::select(vec![
+        LocalWorkerStatus::Segment,
+        LocalWorkerStatus::PendingSegment,
+        LocalWorkerStatus::MetadataOnly,
+    ]);
+    (id(), id(), texts, status).prop_map(|(worker, host, (label, hint, role, profile), status)| {
+        LocalWorkerFound { worker, host, label, hint, role, profile, status }
+    })
 }
 
 fn events_of_the_service() -> Vec<BoxedStrategy<Event>> {
@@ -198,11 +210,24 @@ fn events_of_the_service() -> Vec<BoxedStrategy<Event>> {
             label,
             capabilities
         }),
-        of!((id(), proptest::option::of(any::<u32>())), |(host, seen)| HostLost {
+        of!((id(), option::of(any::<u32>())), |(host, seen)| HostLost {
             host,
             last_seen_at: seen.map(|seen| Timestamp(i64::from(seen)))
         }),
         of!(id(), |host| HostFound { host }),
+        of!(local_worker(), |found| found),
+        of!(id(), |worker| LocalWorkerLost { worker }),
+        of!((id(), 0..5_u8, number()), |(host, problem, count)| {
+            let problem = match problem {
+                0 => LocalPodProblem::MetadataUnreadable,
+                1 => LocalPodProblem::MetadataInvalid,
+                2 => LocalPodProblem::WorkspaceRootMissing,
+                3 => LocalPodProblem::WorkspaceNotVisible,
+                _ => LocalPodProblem::TooMany,
+            };
+            let problems = [(problem, count)].into();
+            LocalPodsInspected { host, state: LocalPodsState::Unreadable, problems }
+        }),
         of!(stored_bundle(), |stored| stored),
         of!(token(), |issued| issued),
         of!(id(), |token| TokenRevoked { token }),

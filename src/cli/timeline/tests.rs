@@ -53,6 +53,19 @@ fn rows() -> Vec<(&'static str, Value, Value, &'static str)> {
             "host h updated: L (linux x86_64)",
         ),
         ("host_lost", json!({"host": "h"}), none.clone(), "host h lost"),
+        (
+            "local_worker_found",
+            json!({"worker": "lw", "host": "h", "label": "Coder", "hint": "c", "status": "active:segment"}),
+            none.clone(),
+            "local worker lw found: Coder (active:segment)",
+        ),
+        ("local_worker_lost", json!({"worker": "lw"}), none.clone(), "local worker lw lost"),
+        (
+            "local_pods_inspected",
+            json!({"host": "h", "state": "available", "problems": {"metadata_invalid": 2}}),
+            none.clone(),
+            "local pods on host h: available, 2 problems",
+        ),
         ("host_found", json!({"host": "h"}), none.clone(), "host h found"),
         (
             "config_bundle_stored",

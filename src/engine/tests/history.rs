@@ -16,11 +16,12 @@ use crate::{
 };
 use acta_events::{
     Actor, BundleRef, ConfigBundleStored, Content, CursorName, Digest, ExitStatus,
-    HostCapabilities, HostId, HostRegistered, IdempotencyKey, InputKind, IntentKind, LogId,
-    MediaType, OutputKind, ProcessRef, ProfileSelector, Provenance, ReadNote, ReadsRecorded,
-    Record, RemoteAddress, RemoteRuntimeRegistered, Revision, Role, RuntimeId, RuntimeRegistered,
-    Sequence, StoredContent, Timestamp, TokenId, TokenIssued, TurnResult, WorkerCreated, WorkerId,
-    WorkerRef, sha256,
+    HostCapabilities, HostId, HostRegistered, IdempotencyKey, InputKind, IntentKind,
+    LocalPodsInspected, LocalPodsState, LocalWorkerFound, LocalWorkerStatus, LogId, MediaType,
+    OutputKind, ProcessRef, ProfileSelector, Provenance, ReadNote, ReadsRecorded, Record,
+    RemoteAddress, RemoteRuntimeRegistered, Revision, Role, RuntimeId, RuntimeRegistered, Sequence,
+    StoredContent, Timestamp, TokenId, TokenIssued, TurnResult, WorkerCreated, WorkerId, WorkerRef,
+    sha256,
 };
 use acta_projections::{Projections, WorkerState};
 use std::sync::Arc;
@@ -367,16 +368,17 @@ fn of_service(what: u8, a: u8, b: u8) -> Command {
         145..148 => {
             Command::StopRuntime { runtime: id(["r", "other", "none"][usize::from(a % 3)]) }
         }
-        148..160 => {
+        158..160 => local_pods(a, b),
+        148..158 => {
             let registered = HostRegistered {
-                host: id::<HostId>(&format!("h{}", a % 2)),
+                host: id::<HostId>(&format!("h{}", b % 4 / 2)),
                 kind: "test".into(),
                 label: format!("label {}", b % 2),
                 capabilities: HostCapabilities::of_machine("linux", "x86_64"),
             };
-            match a % 8 {
-                0 | 1 => Command::LoseHost { host: registered.host, last_seen_at: None },
-                2 | 3 => Command::FindHost { host: registered.host },
+            match a % 4 {
+                0 => Command::LoseHost { host: id("h0"), last_seen_at: None },
+                1 => Command::FindHost { host: id("h0") },
                 _ => Command::RegisterHost { runtime: id("r"), registered },
             }
         }
@@ -421,5 +423,35 @@ fn of_service(what: u8, a: u8, b: u8) -> Command {
         225..245 => Command::RevokeToken { token: id(&format!("t{}", a % 5)) },
         245..250 => Command::StartService { acta: "0.1.0".into() },
         _ => Command::StopService { reason: "test".into() },
+    }
+}
+
+/// Something about local pods.
+fn local_pods(a: u8, b: u8) -> Command {
+    let (runtime, worker) = (id("r"), id::<WorkerId>(&format!("local-{}", a % 3)));
+    match b % 4 {
+        0 => Command::LoseLocalWorker { runtime, worker },
+        1 => {
+            let state =
+                if a < 128 { LocalPodsState::Available } else { LocalPodsState::Unreadable };
+            let inspected = LocalPodsInspected { host: id("h0"), state, problems: [].into() };
+            Command::InspectLocalPods { runtime, inspected: Box::new(inspected) }
+        }
+        _ => {
+            let found = LocalWorkerFound {
+                worker,
+                host: id("h0"),
+                label: "a label".into(),
+                hint: "a hint".into(),
+                role: None,
+                profile: None,
+                status: match b % 3 {
+                    0 => LocalWorkerStatus::Segment,
+                    1 => LocalWorkerStatus::PendingSegment,
+                    _ => LocalWorkerStatus::MetadataOnly,
+                },
+            };
+            Command::FindLocalWorker { runtime, found: Box::new(found) }
+        }
     }
 }
