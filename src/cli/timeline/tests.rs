@@ -206,6 +206,12 @@ fn rows() -> Vec<(&'static str, Value, Value, &'static str)> {
             none.clone(),
             "read 3 times: /v1/workers",
         ),
+        (
+            "content_redacted",
+            json!({"sequence": 7, "content": "08".repeat(32)}),
+            json!("a password"),
+            "content of 7 redacted: a password",
+        ),
     ]
 }
 
