@@ -128,7 +128,7 @@ fn explained(problem: LocalPodProblem) -> (&'static str, &'static str, &'static 
         LocalPodProblem::MetadataInvalid => (
             "local_pod_metadata_invalid",
             "warning",
-            "the metadata.json is no JSON with a worker_name",
+            "the metadata is no JSON with a worker_name",
         ),
         LocalPodProblem::WorkspaceRootMissing => {
             ("local_pod_workspace_root_missing", "warning", "the metadata names no workspace_root")

@@ -72,6 +72,11 @@ pub(super) async fn known(app: &App, worker: &WorkerRef, source: &Source) -> Rep
     if let Source::Remote(address) = source {
         return registry_remote::show(app, worker, address).await.map(drop);
     }
+    if *source == Source::LocalPods {
+        let views = app.log.views().read();
+        let found = views.local_workers.get(&worker.runtime_id, &worker.worker_id);
+        return found.map(drop).ok_or_else(|| unknown_worker(worker));
+    }
     let found = app.log.views().worker(&worker.runtime_id, &worker.worker_id);
     found.map(drop).ok_or_else(|| unknown_worker(worker))
 }

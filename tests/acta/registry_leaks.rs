@@ -110,6 +110,9 @@ async fn nothing_leaks() {
         .manifest(manifest(scratch.path().to_str().unwrap()))
         .env("CANARY_TOKEN", &format!("{CANARY}-environment"))
         .env("ELSEWHERE_TOKEN", &there.token())
+        .arg("--workspace-id=local:test")
+        .arg(format!("--workspace-root={workspace}"))
+        .arg(format!("--pods-dir={}/pods", pods.path().display()))
         .start()
         .await;
     let issued = service.issue(&json!({"role": "observer", "label": "watch"})).await;
@@ -128,6 +131,11 @@ async fn nothing_leaks() {
     service.run_state(&fails, "errored").await;
     let shown = service.worker(&fails).await.to_string();
     assert!(shown.contains("spawn"), "{shown}");
+    eventually("the pods", || async {
+        let listed = service.get("/v1/runtimes/local-worker-runtime/workers").await.ok();
+        (listed["items"].as_array().unwrap().len() == 1).then_some(())
+    })
+    .await;
     let secrets = [
         issued,
         there.token(),
