@@ -123,13 +123,11 @@ fn explained(problem: LocalPodProblem) -> (&'static str, &'static str, &'static 
         LocalPodProblem::MetadataUnreadable => (
             "local_pod_metadata_unreadable",
             "warning",
-            "there is no metadata.json that could be read, or it is larger than 1 MiB",
+            "there is no metadata that could be read, or it is larger than 1 MiB",
         ),
-        LocalPodProblem::MetadataInvalid => (
-            "local_pod_metadata_invalid",
-            "warning",
-            "the metadata is no JSON with a worker_name",
-        ),
+        LocalPodProblem::MetadataInvalid => {
+            ("local_pod_metadata_invalid", "warning", "the metadata is no JSON with a worker_name")
+        }
         LocalPodProblem::WorkspaceRootMissing => {
             ("local_pod_workspace_root_missing", "warning", "the metadata names no workspace_root")
         }

@@ -5,7 +5,10 @@
 //! matter of submitting them again.
 
 use crate::{
-    command::{Answer, Command, CommandKey, Outcome, RedactionTarget, Request},
+    command::{
+        AgentHealth, Answer, Command, CommandKey, ExternalChange, NewExternal, Outcome,
+        RedactionTarget, Request,
+    },
     engine::{
         core::{Batch, Core, Decided, Moment, Submission},
         replay_of,
@@ -15,15 +18,15 @@ use crate::{
     log::{Contents, Log},
 };
 use acta_events::{
-    Actor, BundleRef, ConfigBundleStored, Content, CursorName, Digest, ExitStatus,
-    HostCapabilities, HostId, HostRegistered, IdempotencyKey, InputKind, IntentKind,
-    LocalPodsInspected, LocalPodsState, LocalWorkerFound, LocalWorkerStatus, LogId, MediaType,
-    OutputKind, ProcessRef, ProfileSelector, Provenance, ReadNote, ReadsRecorded, Record,
-    RemoteAddress, RemoteRuntimeRegistered, Revision, Role, RuntimeId, RuntimeRegistered, Sequence,
-    StoredContent, Timestamp, TokenId, TokenIssued, TurnResult, WorkerCreated, WorkerId, WorkerRef,
-    sha256,
+    ActivityKind, Actor, BundleRef, ConfigBundleStored, Content, CursorName, DegradedReason,
+    Delivery, DeliveryMode, Digest, ExitStatus, HostCapabilities, HostId, HostRegistered,
+    IdempotencyKey, Inbox, InputKind, IntentKind, LocalPodsInspected, LocalPodsState,
+    LocalWorkerFound, LocalWorkerStatus, LogId, MediaType, OutputKind, ProcessRef, ProfileSelector,
+    Provenance, ReadNote, ReadsRecorded, Record, RemoteAddress, RemoteRuntimeRegistered, Revision,
+    Role, RuntimeId, RuntimeRegistered, Sequence, StoredContent, Timestamp, TokenId, TokenIssued,
+    TurnResult, WorkerCreated, WorkerId, WorkerRef, sha256,
 };
-use acta_projections::{Projections, WorkerState};
+use acta_projections::{External, Projections, WorkerState};
 use std::sync::Arc;
 
 pub(crate) const LOG: LogId = LogId(uuid::Uuid::from_u128(0xac7a));
@@ -260,10 +263,14 @@ fn make(
         return earlier[usize::from(which) % earlier.len()].clone();
     }
     let actor = if actor < 200 { "operator" } else { "token:other" };
-    let worker = worker(which % 4);
+    let is_agent = (108..130).contains(&what);
+    let worker = if is_agent { agent(which % 2) } else { worker(which % 4) };
     let views = log.views().read();
     let state = views.workers.get(&worker.runtime_id, &worker.worker_id);
     let command = match what {
+        108..130 => {
+            of_agent(worker.clone(), a, b, state.and_then(|state| state.external.as_deref()))
+        }
         0..130 => of_worker(what, worker.clone(), a, b, state.map(|state| &**state)),
         250..252 => redact(records(log), a, b),
         _ => of_service(what, a, b),
@@ -307,6 +314,61 @@ fn of_worker(what: u8, worker: WorkerRef, a: u8, b: u8, state: Option<&WorkerSta
     }
 }
 
+fn agent(n: u8) -> WorkerRef {
+    WorkerRef { runtime_id: id("external"), worker_id: id(&format!("x{n}")) }
+}
+
+/// A worker whose agent connects in, and what may happen to it; the other one asks it.
+fn of_agent(worker: WorkerRef, a: u8, b: u8, external: Option<&External>) -> Command {
+    let Some(external) = external else {
+        let token = None;
+        let new = NewExternal { created: created(None), label: None, url: None, token };
+        return Command::CreateExternal { worker, new: Box::new(new) };
+    };
+    let (waits, asker) = (external.waiting.front(), (b < 128).then(|| agent(b % 2)));
+    let message = waits.copied().unwrap_or(Sequence(u64::from(b)));
+    let attempts = 1 + u32::from(b % 3);
+    let change = match a {
+        0..15 => ExternalChange::Register {
+            delivery: Delivery { mode: DeliveryMode::Poll, url: None },
+            card: None,
+        },
+        15..60 => ExternalChange::Beat {
+            health: [AgentHealth::Good, AgentHealth::Bad(DegradedReason::Wedged)]
+                [usize::from(b % 2)],
+            sample: None,
+        },
+        60..70 => ExternalChange::Lost,
+        70..80 => ExternalChange::WentDeaf,
+        80..90 => ExternalChange::Listens,
+        90..130 => ExternalChange::Message {
+            source: asker,
+            method: "message/send".into(),
+            content: text("what?"),
+        },
+        130..145 => {
+            let reply = asker.is_some().then(|| text("that"));
+            ExternalChange::Answer { message, asker, answer: text("that"), reply }
+        }
+        145..155 => ExternalChange::Notify { message: None, content: text("look") },
+        155..165 => ExternalChange::Report {
+            activity: ActivityKind::TaskUpdate,
+            message: None,
+            content: text("at it"),
+        },
+        165..172 => ExternalChange::Read { inbox: Inbox::All, through: Sequence(u64::from(b)) },
+        172..187 => ExternalChange::Delivered { message, attempts, answer: None },
+        187..222 => {
+            ExternalChange::DeliveryFailed { message, attempts, reason: "it answered 503".into() }
+        }
+        _ => {
+            let failed = external.undelivered.front().map_or(message, |failed| failed.message);
+            ExternalChange::RetryDelivery { message: failed }
+        }
+    };
+    Command::External { worker, change: Box::new(change) }
+}
+
 fn outcome(a: u8, b: u8, state: Option<&WorkerState>) -> Outcome {
     let process = ProcessRef { pid: u32::from(b), started_ticks: 1, boot: "boot".into() };
     let exit = ExitStatus { code: Some(i32::from(b % 2)), signal: None };
@@ -348,7 +410,7 @@ fn bundle(n: u8) -> BundleRef {
 
 fn of_service(what: u8, a: u8, b: u8) -> Command {
     match what {
-        130..140 => register(["r", "other"][usize::from(a % 2)]),
+        130..140 => register(["r", "other", "external"][usize::from(a % 3)]),
         140..142 => {
             let remote = RemoteAddress { url: format!("http://{}", b % 2), token_env: None };
             let registered = RemoteRuntimeRegistered { label: "far".into(), remote };
