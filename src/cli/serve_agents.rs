@@ -16,9 +16,9 @@ use std::{sync::Arc, time::Duration};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "External workers")]
 pub struct AgentArgs {
-    /// How agents reach this service, as it is told to whoever connects one; otherwise what the
-    /// request says
-    #[arg(long, value_name = "URL", env = "EXTERNAL_PLATFORM_URL")]
+    /// How agents reach this service, as it is told to whoever connects one. Otherwise
+    /// EXTERNAL_PLATFORM_URL, or what the request says
+    #[arg(long, value_name = "URL", env = "ACTA_PLATFORM_URL")]
     pub platform_url: Option<String>,
 
     /// A network that messages may be posted to although it is refused otherwise, as in
@@ -97,7 +97,11 @@ pub(super) fn start(
     let agents = Agents {
         leases,
         addresses,
-        platform_url: args.platform_url.clone().filter(|url| !url.is_empty()),
+        platform_url: args
+            .platform_url
+            .clone()
+            .or_else(|| std::env::var("EXTERNAL_PLATFORM_URL").ok())
+            .filter(|url| !url.is_empty()),
         answer_wait: Duration::from_millis(args.push_answer_wait_ms),
     };
     Ok((agents, owner))

@@ -151,13 +151,13 @@ async fn what_auditors_read_is_recorded_together_and_says_who_read_what() {
         observer.get(&path).await.ok();
         service.get(&path).await.ok();
     }
-    auditor.get(&format!("{path}/transcript?at=4&limit=3")).await.ok();
+    auditor.get(&format!("{path}/transcript?at=5&limit=3")).await.ok();
     auditor.get("/v1/events?grep=worker_created&since=2").await.ok();
     auditor.get("/v1/workers/missing").await.refused(404, "worker_not_found");
     auditor.get("/no/such/route").await.refused(404, "not_found");
     auditor.get("/v1/cursors").await.ok();
     let expected: BTreeSet<_> =
-        [format!("{path}/transcript?at=4"), path.clone(), "/v1/events?since=2".into()].into();
+        [format!("{path}/transcript?at=5"), path.clone(), "/v1/events?since=2".into()].into();
     let records = eventually("all reads are recorded", || async {
         let records = recorded(&service).await;
         let seen: BTreeSet<_> = whats(&records).into_iter().map(|(what, _)| what).collect();

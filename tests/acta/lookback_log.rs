@@ -172,9 +172,10 @@ async fn tokens_bundles_and_cursors_are_shown_as_they_were() {
     assert_eq!(list("/v1/cursors", "cursors", issued).await.len(), 0);
     assert_eq!(list("/v1/cursors", "cursors", now).await.len(), 1);
     service.get(&format!("/v1/cursors/mine?at={issued}")).await.refused(404, "unknown_cursor");
-    // The first record of a log says that the service started; runtime and host come after it.
+    // The first record of a log says that the service started; its runtime, that of agents that
+    // connect in, and its host come after it.
     assert_eq!(list("/v1/runtimes", "items", 1).await.len(), 0);
-    assert_eq!(list("/v1/runtimes", "items", before).await.len(), 1);
+    assert_eq!(list("/v1/runtimes", "items", before).await.len(), 2);
     assert_eq!(list("/v1/hosts", "items", 1).await.len(), 0);
     assert_eq!(list("/v1/hosts", "items", before).await.len(), 1);
     let runtime = "/v1/runtimes/embedded-worker-runtime";
