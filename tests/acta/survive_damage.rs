@@ -247,8 +247,15 @@ async fn is_a_clear_refusal(started: &mut Bare, file: &Path) -> Result<Outcome, 
     let names = said.contains(&name)
         || said.contains("records ")
         || (file.starts_with("index") && said.contains("index"));
-    let advice =
-        ["Restore", "remove it", "remove the", "reset", "Use the version", "Give an empty"];
+    let advice = [
+        "Restore",
+        "Put it back",
+        "remove it",
+        "remove the",
+        "reset",
+        "Use the version",
+        "Give an empty",
+    ];
     let advises = advice.iter().any(|advice| said.contains(advice));
     if status.code() != Some(1) || !names || !advises {
         return Err(format!("it ended with {status}, unclearly"));
