@@ -12,6 +12,16 @@ fn end(text: &str) -> String {
 }
 
 #[test]
+fn a_hint_keeps_what_can_be_read() {
+    let rows =
+        [("echo", "echo"), ("../etc/passwd", "..etcpasswd"), ("a\\b\u{7}\nc", "abc"), ("", "")];
+    for (text, expected) in rows {
+        assert_eq!(display_hint(text), expected);
+    }
+    assert_eq!(display_hint(&"ü".repeat(500)).chars().count(), 80);
+}
+
+#[test]
 fn an_identifier_is_a_prefix_what_can_be_read_and_a_digest() {
     let rows = [
         ("build-7", "build-7"),

@@ -4,15 +4,13 @@ use super::{App, past};
 use crate::remote::{RemoteWorker, Seen};
 use acta_events::{
     HostId, IntentKind, ProfileSelector, RemoteAddress, RuntimeId, Timestamp, WorkerId,
+    display_hint,
 };
 use acta_projections::{
     REMOTE_HTTP, RunState, RuntimeState, RuntimeStatus, WorkerState, WorkerStatus,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
-
-/// The longest display hint, in characters.
-const HINT_CHARS_MAX: usize = 80;
 
 /// The most diagnostics in one answer.
 pub(super) const DIAGNOSTICS_MAX: usize = 16;
@@ -234,7 +232,7 @@ impl WorkerSummary {
             last_seen_at: Some(worker.last_at),
             implementation: Implementation {
                 kind: if external { "external" } else { "embedded_worker_runtime" },
-                display_hint: hint(spec.template.as_deref().unwrap_or("unconnected")),
+                display_hint: display_hint(spec.template.as_deref().unwrap_or("unconnected")),
             },
             capabilities: WorkerCapabilities {
                 can_accept_input: alive && startable && runtime_runs,
@@ -264,7 +262,7 @@ impl WorkerSummary {
             last_seen_at: None,
             implementation: Implementation {
                 kind: REMOTE_HTTP,
-                display_hint: hint(worker.template.as_deref().unwrap_or("unconnected")),
+                display_hint: display_hint(worker.template.as_deref().unwrap_or("unconnected")),
             },
             capabilities: WorkerCapabilities {
                 can_accept_input: alive && connected,
@@ -280,7 +278,7 @@ impl WorkerSummary {
 
 fn role(intent: &IntentKind) -> Option<String> {
     match intent {
-        IntentKind::Role { role } => Some(hint(role)),
+        IntentKind::Role { role } => Some(display_hint(role)),
         IntentKind::Assistant | IntentKind::Task => None,
     }
 }
@@ -288,14 +286,8 @@ fn role(intent: &IntentKind) -> Option<String> {
 fn profile(profile: &ProfileSelector) -> String {
     match profile {
         ProfileSelector::RuntimeDefault => "runtime_default".into(),
-        ProfileSelector::Builtin(value) | ProfileSelector::Named(value) => hint(value),
+        ProfileSelector::Builtin(value) | ProfileSelector::Named(value) => display_hint(value),
     }
-}
-
-/// A short name for people: no control characters and no slashes.
-fn hint(text: &str) -> String {
-    let plain = text.chars().filter(|c| !c.is_control() && !matches!(c, '/' | '\\'));
-    plain.take(HINT_CHARS_MAX).collect()
 }
 
 /// That something went wrong, not how: what the system said may name a place of the machine.
@@ -311,19 +303,4 @@ fn failure(worker: &WorkerState) -> Vec<Value> {
         diagnostic("worker_last_operation_failed", "warning", message)
     });
     failed.into_iter().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::hint;
-
-    #[test]
-    fn a_hint_is_short_and_plain() {
-        let rows =
-            [("echo", "echo"), ("../etc/passwd", "..etcpasswd"), ("a\\b\u{7}\nc", "abc"), ("", "")];
-        for (text, expected) in rows {
-            assert_eq!(hint(text), expected);
-        }
-        assert_eq!(hint(&"ü".repeat(500)).chars().count(), 80);
-    }
 }
