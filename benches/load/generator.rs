@@ -4,15 +4,14 @@
 //! which only the key and the content change, and one `read` of an answer of which only the
 //! status and the length are looked at.
 
-use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use anyhow::{Context, Result, ensure};
+use mio::{Events, Poll};
 
-use crate::client::{content_length, find, post_request, status_of};
+use crate::client::{find, post_request};
+use crate::link::Link;
 use crate::machine::thread_cpu_seconds;
 
 pub(crate) const CONTENT_BYTES: usize = 120;
@@ -47,12 +46,9 @@ pub(crate) struct Outcome {
 }
 
 struct Connection {
-    stream: TcpStream,
-    request: Vec<u8>,
+    link: Link,
     key_at: usize,
     content_at: usize,
-    written: usize,
-    answer: Vec<u8>,
     sent_at: Instant,
     waiting: bool,
 }
@@ -88,24 +84,19 @@ impl Prose {
 
 impl Connection {
     fn open(plan: &Plan<'_>, index: usize) -> Result<Self> {
-        let stream = std::net::TcpStream::connect(plan.address).context("connecting")?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
+        let mut link = Link::open(plan.address)?;
         let content = "c".repeat(CONTENT_BYTES);
         let key = format!("{}{}", plan.key_prefix, "k".repeat(KEY_DIGITS));
         let path = format!("/v1/workers/{}/input", plan.workers[index % plan.workers.len()]);
         let body = format!(r#"{{"kind":"user","content":"{content}"}}"#);
-        let request =
+        link.request =
             post_request(&plan.address.to_string(), plan.token, &path, &key, &body).into_bytes();
-        let key_at = find(&request, key.as_bytes()).context("no key in the request")?;
-        let content_at = find(&request, content.as_bytes()).context("no content")?;
+        let key_at = find(&link.request, key.as_bytes()).context("no key in the request")?;
+        let content_at = find(&link.request, content.as_bytes()).context("no content")?;
         Ok(Self {
-            stream: TcpStream::from_std(stream),
+            link,
             key_at: key_at + plan.key_prefix.len(),
             content_at,
-            written: request.len(),
-            request,
-            answer: Vec::with_capacity(2_048),
             sent_at: Instant::now(),
             waiting: false,
         })
@@ -113,51 +104,15 @@ impl Connection {
 
     fn send(&mut self, number: u64, prose: &mut Prose, now: Instant) -> Result<()> {
         const HEX: &[u8; 16] = b"0123456789abcdef";
-        let key = &mut self.request[self.key_at..self.key_at + KEY_DIGITS];
+        let request = &mut self.link.request;
+        let key = &mut request[self.key_at..self.key_at + KEY_DIGITS];
         for (at, digit) in key.iter_mut().enumerate() {
             *digit = HEX[(number >> (4 * (KEY_DIGITS - 1 - at))) as usize & 15];
         }
-        self.request[self.content_at..self.content_at + CONTENT_BYTES]
-            .copy_from_slice(prose.next());
-        self.answer.clear();
-        self.written = 0;
+        request[self.content_at..self.content_at + CONTENT_BYTES].copy_from_slice(prose.next());
         self.sent_at = now;
         self.waiting = true;
-        self.write()
-    }
-
-    fn write(&mut self) -> Result<()> {
-        while self.written < self.request.len() {
-            match self.stream.write(&self.request[self.written..]) {
-                Ok(count) => self.written += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error).context("sending a command"),
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads what is there; true once the whole answer is.
-    ///
-    /// A short read means that the socket is empty, and the next answer, which only comes after
-    /// the next command, raises a new edge.
-    fn read(&mut self, scratch: &mut [u8]) -> Result<bool> {
-        loop {
-            match self.stream.read(scratch) {
-                Ok(0) => bail!("the service closed a connection"),
-                Ok(count) => {
-                    self.answer.extend_from_slice(&scratch[..count]);
-                    if count < scratch.len() {
-                        break;
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error).context("reading an answer"),
-            }
-        }
-        let Some(head) = find(&self.answer, b"\r\n\r\n") else { return Ok(false) };
-        let length = content_length(&self.answer[..head]).context("an answer without a length")?;
-        Ok(self.answer.len() >= head + 4 + length)
+        self.link.send()
     }
 }
 
@@ -179,8 +134,7 @@ pub(crate) fn run(plan: &Plan<'_>) -> Result<Outcome> {
     let mut connections = Vec::with_capacity(plan.connections);
     for index in 0..plan.connections {
         let mut connection = Connection::open(plan, index)?;
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        poll.registry().register(&mut connection.stream, Token(index), interest)?;
+        connection.link.watch(&poll, index)?;
         connections.push(connection);
     }
     let start = Instant::now();
@@ -242,11 +196,7 @@ impl Loop<'_> {
         if !connection.waiting {
             return;
         }
-        let result = match writable && connection.written < connection.request.len() {
-            true => connection.write(),
-            false => Ok(()),
-        };
-        match result.and_then(|()| connection.read(scratch)) {
+        match connection.link.turn(writable, scratch) {
             Ok(false) => {}
             Ok(true) => {
                 let now = Instant::now();
@@ -260,9 +210,8 @@ impl Loop<'_> {
     fn answered(&mut self, index: usize, now: Instant) {
         let connection = &mut self.connections[index];
         connection.waiting = false;
-        if status_of(&connection.answer) != Some(200) {
-            let shown = &connection.answer[..connection.answer.len().min(500)];
-            let shown = String::from_utf8_lossy(shown).into_owned();
+        if connection.link.status() != Some(200) {
+            let shown = connection.link.shown();
             self.error(shown);
             return;
         }

@@ -1,7 +1,8 @@
 //! The load bench: the five figures that Acta promises, measured on the release binary from
 //! outside, each beside a bare limit or a baseline of the same run.
 //!
-//! `cargo bench --bench load -- [commands latency output observers audit registry replay postgres]`
+//! `cargo bench --bench load -- [commands latency output observers audit registry external replay
+//! postgres]`
 //!
 //! Everything is on loopback and on a real disk, every scenario has a deadline, and only
 //! processes started here are ended here.
@@ -10,8 +11,11 @@ mod audit;
 mod ceiling;
 mod client;
 mod commands;
+mod external;
+mod fleet;
 mod generator;
 mod latency;
+mod link;
 mod machine;
 mod observers;
 mod output;
@@ -44,6 +48,8 @@ enum Scenario {
     Audit,
     /// Pages and look-ups of the registry, with many workers and with few.
     Registry,
+    /// Agents that connect in: a fleet at rest, and a message to one that waits.
+    External,
     /// Decode, verify and apply the whole log, offline.
     Replay,
     /// The PostgreSQL baseline of the commands.
@@ -65,6 +71,9 @@ struct Options {
     /// Observers of the observers scenario.
     #[arg(long, default_value_t = 1_000)]
     observers: usize,
+    /// Agents of the external scenario.
+    #[arg(long, default_value_t = 10_000)]
+    workers: usize,
     /// Lines that the child of the output scenario prints.
     #[arg(long, default_value_t = 5_000_000)]
     lines: u64,
@@ -138,6 +147,9 @@ fn run(options: &Options, report: &mut Report) {
     }
     if options.wants(Scenario::Registry) {
         registry::run(options, report).unwrap_or_else(|error| report.broken("registry", &error));
+    }
+    if options.wants(Scenario::External) {
+        external::run(options, report).unwrap_or_else(|error| report.broken("external", &error));
     }
     if options.wants(Scenario::Replay) {
         let result = match filled {
