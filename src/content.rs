@@ -11,6 +11,7 @@
 
 use acta_events::{Content, Digest, record::SALT_BYTES, sha256};
 use bytes::{Buf, Bytes};
+use sha2::{Digest as _, Sha256};
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
@@ -19,6 +20,9 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::SystemTime,
 };
+
+/// How much of a content that is copied is in memory at once.
+const COPY_BYTES: usize = 64 * 1024;
 
 /// A content cannot be kept or read. No path of the server is told.
 #[derive(Debug, thiserror::Error)]
@@ -67,11 +71,38 @@ impl ContentStore {
     /// replaced by itself, which also repairs it.
     pub fn put(&self, content: &Content) -> Result<(), ContentError> {
         let digest = content.digest();
-        self.write(content).map_err(|source| ContentError::Io { digest, source })
+        self.write(digest, |file| {
+            file.write_all(&content.salt)?;
+            file.write_all(&content.bytes)
+        })
+        .map_err(|source| ContentError::Io { digest, source })
+    }
+
+    /// Keeps a content that comes from elsewhere as it is stored, salt in front, without having it
+    /// in memory as a whole. One that does not match its digest is not kept.
+    pub fn put_stored(&self, digest: Digest, stored: &mut dyn Read) -> Result<(), ContentError> {
+        let mut matches = true;
+        let copied = self.write(digest, |file| {
+            matches = copy_hashed(stored, file)? == digest;
+            if matches { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+        });
+        match copied {
+            Err(_) if !matches => {
+                Err(ContentError::Damaged { digest, why: "it does not match its digest" })
+            }
+            copied => copied.map_err(|source| ContentError::Io { digest, source }),
+        }
     }
 
     /// The content of that digest and length, without its salt, verified.
     pub fn read(&self, digest: Digest, expected_len: u64) -> Result<Bytes, ContentError> {
+        let mut bytes = self.read_salted(digest, expected_len)?;
+        bytes.advance(SALT_BYTES);
+        Ok(bytes)
+    }
+
+    /// As [`Self::read`], with the salt in front.
+    pub fn read_salted(&self, digest: Digest, expected_len: u64) -> Result<Bytes, ContentError> {
         let io = |source| ContentError::Io { digest, source };
         let damaged = |why| ContentError::Damaged { digest, why };
         let mut file = match File::open(self.path(digest)) {
@@ -90,9 +121,7 @@ impl ContentStore {
         if sha256(&[&stored]) != digest {
             return Err(damaged("it does not match its digest"));
         }
-        let mut bytes = Bytes::from(stored);
-        bytes.advance(SALT_BYTES);
-        Ok(bytes)
+        Ok(stored.into())
     }
 
     /// Takes a content away for good; one that is not there is fine.
@@ -170,8 +199,12 @@ impl ContentStore {
     }
 
     /// Write, fsync, rename, fsync of the directory.
-    fn write(&self, content: &Content) -> io::Result<()> {
-        let path = self.path(content.digest());
+    fn write(
+        &self,
+        digest: Digest,
+        fill: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let path = self.path(digest);
         let dir = path.parent().unwrap_or(&self.dir);
         make_dir(&self.dir)?;
         make_dir(dir)?;
@@ -184,9 +217,7 @@ impl ContentStore {
             .write(true)
             .mode(0o600)
             .open(&temporary)?;
-        let written = file
-            .write_all(&content.salt)
-            .and_then(|()| file.write_all(&content.bytes))
+        let written = fill(&mut file)
             .and_then(|()| file.sync_all())
             .and_then(|()| fs::rename(&temporary, &path));
         if written.is_err() {
@@ -195,6 +226,21 @@ impl ContentStore {
         }
         written?;
         File::open(dir)?.sync_all()
+    }
+}
+
+/// Copies all that there is to read; the digest over it.
+pub fn copy_hashed(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<Digest> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        let read = match from.read(&mut buffer) {
+            Ok(0) => return Ok(Digest(hasher.finalize().into())),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            other => other?,
+        };
+        hasher.update(&buffer[..read]);
+        to.write_all(&buffer[..read])?;
     }
 }
 
@@ -234,6 +280,25 @@ mod tests {
             let kept = fs::read_dir(store.path(content.digest()).parent().unwrap()).unwrap();
             assert_eq!(kept.count(), 1, "no temporary file is left");
         }
+    }
+
+    #[test]
+    fn what_comes_from_elsewhere_is_kept_if_it_is_what_it_should_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ContentStore::new(dir.path().join("content"));
+        let content = content(150_000);
+        let digest = content.digest();
+        let stored = [&content.salt[..], &content.bytes].concat();
+        for bad in [&stored[1..], &stored[..stored.len() - 1], &[]] {
+            let error = store.put_stored(digest, &mut &*bad).unwrap_err();
+            assert!(matches!(error, ContentError::Damaged { .. }), "{error}");
+            assert!(matches!(store.read(digest, 150_000), Err(ContentError::Missing { .. })));
+        }
+        store.put_stored(digest, &mut &*stored).unwrap();
+        assert_eq!(store.read(digest, 150_000).unwrap(), content.bytes);
+        assert_eq!(store.read_salted(digest, 150_000).unwrap(), stored);
+        let kept = fs::read_dir(store.path(digest).parent().unwrap()).unwrap();
+        assert_eq!(kept.count(), 1, "no temporary file is left");
     }
 
     #[test]

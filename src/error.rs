@@ -96,6 +96,8 @@ codes! {
     CursorDiverged = "cursor_diverged" 409;
     /// A cursor is before what is retained.
     CursorExpired = "cursor_expired" 410;
+    /// The content was erased.
+    ContentErased = "content_erased" 410;
     /// A row that a poll is to continue after is none of this worker's, or not there any more.
     ActivityUnknown = "activity_unknown" 410;
     /// The worker has changed since.

@@ -30,7 +30,10 @@ mod verify;
 #[allow(clippy::unwrap_used, reason = "a test")]
 mod tests;
 
-pub use archive::{ArchiveError, ArchiveHead, END as ARCHIVE_END, frame, read_frame};
+pub use archive::{
+    ArchiveError, ArchiveReader, ArchiveSink, ArchiveWriter, frame, look_at as look_at_content,
+    read as read_archive, read_frame,
+};
 pub use checkpoint::{CheckpointError, SignedCheckpoint};
 pub use key::{KeyError, LogKey, VerifierKey, VerifierKeyError};
 pub(crate) use notary::read as read_checkpoint;
@@ -39,6 +42,7 @@ pub use proof::{Consistency, Inclusion, leaf_of};
 pub use receipt::{Proven, Receipt, ReceiptError};
 pub use tile_path::{TileKind, TilePath};
 pub use tree::{TILE_WIDTH, Tree, TreeError};
+pub(crate) use verify::Erasures;
 pub use verify::{Erasure, Held, Kind, Problem, Verdict, Verification};
 
 /// The name of the directory with the tree, in the data directory.

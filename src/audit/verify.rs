@@ -9,8 +9,8 @@ mod erasures;
 mod tiles;
 
 pub use erasures::Erasure;
+pub(crate) use erasures::Erasures;
 
-use self::erasures::Erasures;
 use super::{
     checkpoint::SignedCheckpoint,
     proof::leaf_of,
@@ -171,6 +171,22 @@ impl Verification {
     /// How far it has come.
     pub fn position(&self) -> Sequence {
         self.position
+    }
+
+    /// Whether nothing is wrong so far.
+    pub fn is_intact(&self) -> bool {
+        self.problems.is_empty() && self.gapless
+    }
+
+    /// Whether contents are erased of which no record so far says by whose order: if they were
+    /// only now, it is further on.
+    pub fn lacks_orders(&self) -> bool {
+        self.erasures.lack_orders()
+    }
+
+    /// A content in a file of its own was looked at elsewhere.
+    pub fn content_seen(&mut self) {
+        self.contents += 1;
     }
 
     /// A problem that was found elsewhere.

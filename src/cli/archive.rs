@@ -1,66 +1,141 @@
-//! `acta export --format archive`: the whole log in one file that `acta verify` takes.
+//! `acta export --format archive`: the whole log in one file that `acta verify` and `acta import`
+//! take.
 
 use super::{
-    client::Client,
+    client::{Call, Client, ClientError},
     output::{Output, note},
     progress::Progress,
 };
-use crate::audit::{ARCHIVE_END, ArchiveHead, SignedCheckpoint, read_frame};
-use acta_events::{LogId, Sequence, block::Block};
-use anyhow::{Context as _, Result};
+use crate::audit::{ArchiveWriter, Erasures, SignedCheckpoint, read_frame};
+use acta_events::{ContentBody, LogId, Sequence, block::Block};
+use anyhow::{Context as _, Result, anyhow};
 use bytes::{Buf as _, Bytes};
+use serde::Deserialize;
 use std::{
+    collections::BTreeSet,
     fs::OpenOptions,
     io::{BufWriter, Write},
     path::Path,
 };
 
-/// Writes up to the newest checkpoint of the service, into a new file. Nothing is checked on the
-/// way that `acta verify` would check again.
+/// Writes everything that the service has recorded so far, into a new file. Nothing is checked on
+/// the way that `acta verify` would check again.
 pub(super) async fn export(file: Option<&Path>, client: &Client, out: &mut Output) -> Result<()> {
     let path = file.context("an archive is written to a file; name it")?;
     let file = OpenOptions::new().write(true).create_new(true).open(path);
     let file = file.with_context(|| format!("{}", path.display()))?;
-    let mut writer = BufWriter::new(file);
-    let text = client.get_bytes("checkpoint", None).await?;
-    let text = String::from_utf8(text.to_vec()).context("the checkpoint is not text")?;
-    let checkpoint = SignedCheckpoint::parse(&text).map_err(|error| client.not_acta(error))?;
+    let mut checkpoint = signed(client).await?;
     let log = checkpoint.origin().rsplit('/').next().and_then(|id| id.parse().ok()).map(LogId);
     let log = log.context("the origin of the checkpoint does not end with the id of a log")?;
-    ArchiveHead { log, checkpoint: text }.write(&mut writer)?;
-    let size = Sequence(checkpoint.size());
-    let mut position = Sequence::ZERO;
-    let mut progress = Progress::new("sequence", Some(size.0));
-    while position < size {
-        progress.at(position.0);
-        let frames = client.get_bytes("v1/blocks", Some(("after", position.0))).await?;
-        let before = position;
-        position = append(&mut writer, frames, position, size)
-            .with_context(|| format!("the blocks after {before}"))?;
-        if position == before {
-            return Err(client.not_acta(format_args!("no blocks after {before}")).into());
+    let mut archive = Archive {
+        client,
+        writer: ArchiveWriter::new(BufWriter::new(file), log)?,
+        position: Sequence::ZERO,
+        erasures: Erasures::default(),
+    };
+    archive.fill(Sequence(checkpoint.size())).await?;
+    // Contents that were erased meanwhile are shown erased before the order is come to.
+    while archive.erasures.lack_orders() {
+        checkpoint = signed(client).await?;
+        let end = Sequence(checkpoint.size());
+        if end == archive.position {
+            break;
         }
+        archive.fill(end).await?;
     }
-    progress.finish();
-    writer.write_all(&ARCHIVE_END)?;
-    let file = writer.into_inner().map_err(|error| error.into_error())?;
-    file.sync_all()?;
-    note(&format!("{size} records; `acta verify {} --key KEY` checks them", path.display()));
+    let size = archive.position;
+    let file = archive.writer.finish(checkpoint.text())?.into_inner();
+    file.map_err(|error| error.into_error())?.sync_all()?;
+    note(&format!(
+        "{size} records; `acta verify {0} --key KEY` checks them, `acta import {0}` makes a data \
+         directory of them",
+        path.display()
+    ));
     out.flush()
 }
 
-/// Appends frames up to a size; where they end.
-fn append(
-    writer: &mut impl Write,
-    mut frames: Bytes,
-    mut position: Sequence,
-    size: Sequence,
-) -> Result<Sequence> {
-    while frames.has_remaining() && position < size {
-        let before = frames.clone();
-        let block = read_frame(&mut (&mut frames).reader())?.context("a frame is empty")?;
-        writer.write_all(&before[..before.len() - frames.len()])?;
-        position = Block::decode(block)?.last();
+#[derive(Deserialize)]
+struct Standing {
+    head: u64,
+}
+
+#[derive(Deserialize)]
+struct Proof {
+    checkpoint: String,
+}
+
+/// A signed checkpoint over everything that is recorded by now.
+pub(super) async fn signed(client: &Client) -> Result<SignedCheckpoint> {
+    let standing: Standing = client.send_as(Call::get(&["events"]).query("limit", Some(0))).await?;
+    let text = if standing.head == 0 {
+        let text = client.get_bytes("checkpoint", None).await?;
+        String::from_utf8(text.to_vec()).context("the checkpoint is not text")?
+    } else {
+        let call = Call::get(&["proofs", "inclusion"]).query("seq", Some(standing.head));
+        client.send_as::<Proof>(call).await?.checkpoint
+    };
+    Ok(SignedCheckpoint::parse(&text).map_err(|error| client.not_acta(error))?)
+}
+
+/// The content of a record as it is stored; none if it was erased.
+pub(super) async fn content(client: &Client, seq: Sequence) -> Result<Option<Bytes>> {
+    match client.get_bytes("v1/contents", Some(("seq", seq.0))).await {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(ClientError::Api { code, .. }) if code == "content_erased" => Ok(None),
+        Err(error) => Err(anyhow!(error).context(format!("the content of record {seq}"))),
     }
-    Ok(position)
+}
+
+struct Archive<'a, W> {
+    client: &'a Client,
+    writer: ArchiveWriter<W>,
+    position: Sequence,
+    erasures: Erasures,
+}
+
+impl<W: Write> Archive<'_, W> {
+    /// Goes on with the blocks up to a sequence.
+    async fn fill(&mut self, end: Sequence) -> Result<()> {
+        let mut progress = Progress::new("sequence", Some(end.0));
+        while self.position < end {
+            progress.at(self.position.0);
+            let before = self.position;
+            let after = Some(("after", before.0));
+            let mut frames = self.client.get_bytes("v1/blocks", after).await?;
+            while frames.has_remaining() && self.position < end {
+                let frame = read_frame(&mut (&mut frames).reader())
+                    .with_context(|| format!("the blocks after {before}"))?;
+                self.block(frame.context("a frame is empty")?).await?;
+            }
+            if self.position == before {
+                return Err(self.client.not_acta(format_args!("no blocks after {before}")).into());
+            }
+        }
+        progress.finish();
+        Ok(())
+    }
+
+    /// A block, and its contents in files.
+    async fn block(&mut self, stored: Bytes) -> Result<()> {
+        let block = Block::decode(stored.clone())
+            .with_context(|| format!("the block after {}", self.position))?;
+        self.writer.block(&stored)?;
+        let mut erased = BTreeSet::new();
+        for record in &block.records {
+            let body = record.content.as_ref().map(|content| &content.body);
+            if body == Some(&ContentBody::File) {
+                let content = content(self.client, record.seq()).await?;
+                self.writer.content(content.as_deref())?;
+                if content.is_none() {
+                    erased.insert(record.seq());
+                }
+            }
+        }
+        self.position = block.last();
+        let shown = block.erased(|seq| erased.contains(&seq)).map(|(block, _)| block);
+        for record in &shown.as_ref().unwrap_or(&block).records {
+            self.erasures.take_in(record);
+        }
+        Ok(())
+    }
 }

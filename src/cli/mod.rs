@@ -23,6 +23,7 @@ mod doctor;
 mod export;
 mod follower;
 mod host;
+mod import;
 mod key;
 mod lifecycle;
 mod log;
@@ -129,6 +130,8 @@ pub(crate) enum Command {
     Rebuild(rebuild::RebuildArgs),
     /// Check a log, or a receipt, without believing whoever has it
     Verify(verify::VerifyArgs),
+    /// Make a data directory from an archive, which is verified on the way
+    Import(import::ImportArgs),
     /// Prove that a record is in the log, to keep
     Receipt(receipt::ReceiptArgs),
     /// Show the key that the log is verified with
@@ -308,6 +311,9 @@ fn run(cli: Cli, given: connect::Given, arguments: &[OsString]) -> anyhow::Resul
                 )
             }
         },
+        Command::Import(args) => {
+            import::run(&args, connection.data.as_deref(), &mut connection.stdout())
+        }
         Command::Key(key::KeyCommand::Show) => {
             key::show(connection.data.as_deref(), &mut connection.stdout())
         }
@@ -359,6 +365,7 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         | Command::Connect(_)
         | Command::Rebuild(_)
         | Command::Verify(_)
+        | Command::Import(_)
         | Command::Key(_)
         | Command::Segments
         | Command::Bench(_)

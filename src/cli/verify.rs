@@ -1,6 +1,6 @@
 //! `acta verify`: checks a log, or a receipt, without believing whoever has it.
 
-mod archive;
+pub(super) mod archive;
 mod directory;
 mod remote;
 
@@ -91,6 +91,10 @@ impl Unverified {
         Self { message: message.into(), code: DAMAGED_CODE }
     }
 
+    fn is_contradiction(&self) -> bool {
+        self.code == CONTRADICTED_CODE
+    }
+
     fn contradicted(message: impl Into<String>) -> Self {
         Self { message: message.into(), code: CONTRADICTED_CODE }
     }
@@ -154,7 +158,7 @@ fn progress(total: u64) -> Progress {
     Progress::new("verifying", Some(total))
 }
 
-fn print(verdict: &Verdict, begun: Instant, out: &mut Output) -> Result<()> {
+pub(super) fn print(verdict: &Verdict, begun: Instant, out: &mut Output) -> Result<()> {
     let seconds = begun.elapsed().as_secs_f64();
     let rate = verdict.records as f64 / seconds.max(1e-6);
     match out.format {

@@ -241,6 +241,7 @@ pub fn router(surface: Arc<Surface>) -> Router {
         .route("/v1/cursors/{name}", get(cursors::show).put(cursors::commit))
         .route("/v1/views", get(views::show))
         .route("/v1/blocks", get(blocks::list))
+        .route("/v1/contents", get(blocks::content))
         .route("/v1/proofs/inclusion", get(proofs::inclusion))
         .route("/v1/proofs/consistency", get(proofs::consistency))
         .route("/v1/status", get(operate::status))

@@ -16,6 +16,7 @@ mod conformance;
 mod erase;
 #[cfg(test)]
 mod erase_tests;
+mod fresh;
 pub(crate) mod head_file;
 mod keeper;
 mod memory;
@@ -36,6 +37,7 @@ mod sled_tests;
 pub(crate) mod test_blocks;
 mod walk;
 
+pub use fresh::{FreshLog, FreshLogError};
 pub use head_file::HeadError;
 pub use memory::MemoryJournal;
 pub use segment_list::{ListedSegment, SegmentContent, segments};

@@ -1,8 +1,8 @@
 //! Where contents that are too large to stand beside their header are kept.
 
 use crate::content::{ContentError, ContentStore};
-use acta_events::{Content, Digest};
-use bytes::Bytes;
+use acta_events::{Content, Digest, record::SALT_BYTES};
+use bytes::{Buf as _, Bytes};
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc};
 
@@ -11,7 +11,7 @@ use std::{collections::HashMap, sync::Arc};
 pub enum Contents {
     /// Files, each synced before the record that refers to it.
     Files(Arc<ContentStore>),
-    /// Memory, as lasting as the journal beside it.
+    /// Memory, as lasting as the journal beside it; each with its salt in front.
     Memory(Arc<Mutex<HashMap<Digest, Bytes>>>),
 }
 
@@ -26,7 +26,8 @@ impl Contents {
         match self {
             Self::Files(files) => files.put(content),
             Self::Memory(map) => {
-                map.lock().insert(content.digest(), content.bytes.clone());
+                let stored = [&content.salt[..], &content.bytes].concat();
+                map.lock().insert(content.digest(), stored.into());
                 Ok(())
             }
         }
@@ -34,8 +35,15 @@ impl Contents {
 
     /// Reads a content. Blocking.
     pub fn read(&self, digest: Digest, len: u64) -> Result<Bytes, ContentError> {
+        let mut bytes = self.read_salted(digest, len)?;
+        bytes.advance(SALT_BYTES);
+        Ok(bytes)
+    }
+
+    /// Reads a content with its salt in front. Blocking.
+    pub fn read_salted(&self, digest: Digest, len: u64) -> Result<Bytes, ContentError> {
         match self {
-            Self::Files(files) => files.read(digest, len),
+            Self::Files(files) => files.read_salted(digest, len),
             Self::Memory(map) => {
                 map.lock().get(&digest).cloned().ok_or(ContentError::Missing { digest })
             }

@@ -138,7 +138,7 @@ impl Log {
         Ok(self.read(after, seq, 1).await?.pop())
     }
 
-    pub(super) fn record_blocking(&self, seq: Sequence) -> Result<Option<Arc<Logged>>, ReadFault> {
+    pub(crate) fn record_blocking(&self, seq: Sequence) -> Result<Option<Arc<Logged>>, ReadFault> {
         if let Some(logged) = self.ring.read().get(seq) {
             return Ok(Some(logged));
         }
@@ -231,6 +231,22 @@ impl Log {
             ContentBody::File => {
                 let fault = |source| ReadFault::Content { seq: record.seq(), source };
                 self.contents.read(content.digest, content.len).map(Some).map_err(fault)
+            }
+        }
+    }
+
+    /// The content of a record as it is stored, its salt in front; none if it has none or it was
+    /// erased. Blocking.
+    pub fn salted_content_blocking(&self, record: &Record) -> Result<Option<Bytes>, ReadFault> {
+        let Some(content) = &record.content else { return Ok(None) };
+        match &content.body {
+            ContentBody::Inline { salt, bytes } => {
+                Ok(Some([&salt[..], &bytes[..]].concat().into()))
+            }
+            ContentBody::Erased => Ok(None),
+            ContentBody::File => {
+                let fault = |source| ReadFault::Content { seq: record.seq(), source };
+                self.contents.read_salted(content.digest, content.len).map(Some).map_err(fault)
             }
         }
     }

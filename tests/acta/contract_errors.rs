@@ -6,7 +6,7 @@ use serde_json::json;
 use std::fs;
 
 /// Every route with a method that it takes. `{w}` is a worker.
-const ROUTES: [(&str, &str); 25] = [
+const ROUTES: [(&str, &str); 27] = [
     ("GET", "/v1/runtime"),
     ("POST", "/v1/runtime/stop"),
     ("GET", "/v1/config-bundles"),
@@ -27,6 +27,8 @@ const ROUTES: [(&str, &str); 25] = [
     ("GET", "/v1/events/ws"),
     ("GET", "/v1/cursors"),
     ("PUT", "/v1/cursors/c"),
+    ("GET", "/v1/blocks"),
+    ("GET", "/v1/contents?seq=1"),
     ("GET", "/v1/redactions"),
     ("POST", "/v1/redactions"),
     ("GET", "/v1/tokens"),

@@ -20,6 +20,7 @@ mod survive_slow;
 mod access;
 mod audit_api;
 mod audit_foreign;
+mod audit_import;
 mod audit_verify;
 mod cli;
 mod connect_backends;

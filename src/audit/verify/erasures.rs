@@ -25,7 +25,7 @@ pub struct Erasure {
 
 /// What was seen so far. Erased contents whose order was not seen yet are kept as ranges.
 #[derive(Debug, Default)]
-pub(super) struct Erasures {
+pub(crate) struct Erasures {
     /// Last by first, of records that are erased and have no order so far.
     unordered: BTreeMap<Sequence, Sequence>,
     told: Vec<Erasure>,
@@ -33,7 +33,12 @@ pub(super) struct Erasures {
 }
 
 impl Erasures {
-    pub(super) fn take_in(&mut self, record: &Record) {
+    /// Whether contents are erased whose order was not seen yet.
+    pub(crate) fn lack_orders(&self) -> bool {
+        !self.unordered.is_empty()
+    }
+
+    pub(crate) fn take_in(&mut self, record: &Record) {
         let body = record.content.as_ref().map(|content| &content.body);
         if body == Some(&ContentBody::Erased) {
             self.add(record.seq());

@@ -2,40 +2,65 @@
 
 use super::{Unverified, VerifyArgs, believed, progress};
 use crate::{
-    audit::{Verdict, Verification, read_frame},
-    cli::client::Client,
+    audit::{Kind, Problem, Verdict, Verification, read_frame},
+    cli::{
+        archive,
+        client::{Client, ClientError},
+    },
 };
-use acta_events::{LogId, Sequence, block::Block};
+use acta_events::{ContentBody, LogId, Sequence, block::Block, sha256};
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
+use std::collections::BTreeSet;
 
 pub(super) async fn verify(args: &VerifyArgs, client: &Client) -> Result<Verdict> {
     let key = args.key.as_ref().with_context(
         || "a service is verified with --key; `acta key show` prints the key where the log is",
     )?;
-    let text = client.get_bytes("checkpoint", None).await?;
-    let newest = believed(&String::from_utf8_lossy(&text), key, "the service's checkpoint")?;
     let log = key.name().rsplit('/').next().and_then(|id| id.parse().ok()).map(LogId);
     let log = log.context("the name of the key does not end with the id of a log")?;
-    let size = newest.size();
+    let text = client.get_bytes("checkpoint", None).await?;
+    let text = String::from_utf8_lossy(&text);
+    let mut newest = believed(&text, key, "the service's checkpoint")?;
+    let mut verification = Verification::new(log, None)?;
+    read(&mut verification, Sequence(newest.size()), client).await?;
+    // Contents that were erased meanwhile are shown erased before the order is come to.
+    while verification.lacks_orders() && verification.is_intact() {
+        let later = archive::signed(client).await?;
+        let later = believed(later.text(), key, "the service's checkpoint")?;
+        if Sequence(later.size()) <= verification.position() {
+            break;
+        }
+        newest = later;
+        read(&mut verification, Sequence(newest.size()), client).await?;
+    }
     let mut signed = vec![("newest", newest)];
     signed.extend(args.earlier(Some(key))?.map(|earlier| ("earlier", earlier)));
-    let mut verification = Verification::new(log, None)?;
-    let mut progress = progress(size);
-    while verification.position().0 < size {
-        let position = verification.position();
-        progress.at(position.0);
-        let bytes = client.get_bytes("v1/blocks", Some(("after", position.0))).await?;
-        take_in(&mut verification, bytes, Sequence(size))?;
-        if verification.position() == position {
-            verification.unreadable(position.next(), Sequence(size), "the service has none");
-        }
-    }
-    progress.finish();
     Ok(verification.finish(&signed, None)?)
 }
 
-fn take_in(verification: &mut Verification, mut bytes: Bytes, size: Sequence) -> Result<()> {
+/// Reads on up to a sequence.
+async fn read(verification: &mut Verification, size: Sequence, client: &Client) -> Result<()> {
+    let mut progress = progress(size.0);
+    while verification.position() < size {
+        let position = verification.position();
+        progress.at(position.0);
+        let bytes = client.get_bytes("v1/blocks", Some(("after", position.0))).await?;
+        take_in(verification, bytes, size, client).await?;
+        if verification.position() == position {
+            verification.unreadable(position.next(), size, "the service has none");
+        }
+    }
+    progress.finish();
+    Ok(())
+}
+
+async fn take_in(
+    verification: &mut Verification,
+    mut bytes: Bytes,
+    size: Sequence,
+    client: &Client,
+) -> Result<()> {
     use bytes::Buf as _;
     while bytes.has_remaining() {
         let frame = read_frame(&mut (&mut bytes).reader());
@@ -45,7 +70,10 @@ fn take_in(verification: &mut Verification, mut bytes: Bytes, size: Sequence) ->
         };
         let next = verification.position().next();
         match Block::decode(frame) {
-            Ok(block) => verification.take_in(&block, None)?,
+            Ok(block) => {
+                let block = look_at_contents(block, verification, client).await?;
+                verification.take_in(&block, None)?;
+            }
             Err(error) => {
                 verification.unreadable(next, next, &error.to_string());
                 return Ok(());
@@ -56,4 +84,40 @@ fn take_in(verification: &mut Verification, mut bytes: Bytes, size: Sequence) ->
         }
     }
     Ok(())
+}
+
+/// Asks for the contents of a block that lie in files, and tells what is wrong with them. The
+/// block without those that were erased since it was given.
+async fn look_at_contents(
+    block: Block,
+    verification: &mut Verification,
+    client: &Client,
+) -> Result<Block> {
+    let mut erased = BTreeSet::new();
+    for record in &block.records {
+        let Some(content) = &record.content else { continue };
+        if content.body != ContentBody::File {
+            continue;
+        }
+        let seq = record.seq();
+        let what = match archive::content(client, seq).await {
+            Ok(None) => {
+                erased.insert(seq);
+                continue;
+            }
+            Ok(Some(stored)) if sha256(&[&stored]) == content.digest => None,
+            Ok(Some(_)) => Some(format!("content {} does not match its digest", content.digest)),
+            Err(error) => match error.downcast_ref::<ClientError>() {
+                // It says itself that it does not have it.
+                Some(ClientError::Api { message, .. }) => Some(message.clone()),
+                _ => return Err(error),
+            },
+        };
+        verification.content_seen();
+        if let Some(what) = what {
+            let (kind, place) = (Kind::Damaged, Some(seq));
+            verification.problem(Problem { kind, first: place, last: place, what });
+        }
+    }
+    Ok(block.erased(|seq| erased.contains(&seq)).map_or(block, |(block, _)| block))
 }
