@@ -32,7 +32,10 @@ mod summary;
 mod tests;
 mod text;
 
-use crate::error::{Code, Rejection, shown};
+use crate::{
+    error::{Code, Rejection, shown},
+    object,
+};
 use acta_events::{BundleRef, ConfigBundleStored, Digest, ProfileSelector, Provenance, sha256};
 use serde::{Deserialize, Serialize};
 
@@ -52,12 +55,13 @@ pub const BUNDLE_ID_CHARS_MAX: usize = 128;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigBundle {
     /// What it is.
+    #[serde(deserialize_with = "object::object")]
     pub metadata: Metadata,
     /// The profiles that workers with this bundle can run under.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "object::objects")]
     pub profiles: Vec<Profile>,
     /// What those workers may refer to.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "object::objects")]
     pub declarations: Vec<Declaration>,
 }
 
@@ -75,6 +79,7 @@ pub struct Metadata {
     /// When it was made, as its author wrote it.
     pub created_at: String,
     /// Where it came from.
+    #[serde(deserialize_with = "object::object")]
     pub provenance: Provenance,
 }
 
@@ -96,7 +101,7 @@ pub struct Profile {
 )]
 pub enum Selector {
     /// With its kind.
-    Kind(ProfileSelector),
+    Kind(#[serde(deserialize_with = "object::object")] ProfileSelector),
     /// Only its value.
     Text(String),
 }

@@ -6,6 +6,7 @@
 use crate::{
     bundle::{check_ref, refuse_blank, refuse_large, refuse_text},
     error::{Code, Rejection, shown},
+    object::{self, Object},
 };
 use acta_events::{
     BundleRef, ID_CHARS_MAX, IntentKind, NamedRef, ProfileSelector, WorkerCreated, WorkerTexts,
@@ -20,15 +21,17 @@ pub const LIST_ENTRIES_MAX: usize = 64;
 /// `null` is empty.
 #[derive(Clone, Debug, Deserialize)]
 pub struct CreateRequest {
+    #[serde(deserialize_with = "object::object")]
     intent: Intent,
+    #[serde(deserialize_with = "object::object")]
     profile: ProfileSelector,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::object_or_null")]
     config_bundle: Option<BundleRef>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::objects_or_null")]
     requested_capabilities: Option<Vec<Capability>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::objects_or_null")]
     workspace_refs: Option<Vec<NamedRef>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::objects_or_null")]
     mount_refs: Option<Vec<NamedRef>>,
     #[serde(default)]
     template: Option<String>,
@@ -72,7 +75,7 @@ pub struct CheckedCreate {
 impl CreateRequest {
     /// Reads a request from JSON and checks it.
     pub fn parse(json: &[u8]) -> Result<CheckedCreate, Rejection> {
-        let request: Self = serde_json::from_slice(json).map_err(|error| {
+        let Object(request) = serde_json::from_slice::<Object<Self>>(json).map_err(|error| {
             let message =
                 format!("the body is not a create request: {}", shown(&error.to_string()));
             Rejection::new(Code::InvalidJson, message)

@@ -35,6 +35,7 @@ pub mod local_pods;
 pub mod log;
 pub mod manifest;
 pub mod metrics;
+pub mod object;
 pub mod overview;
 pub mod redaction_list;
 pub mod remote;

@@ -3,8 +3,8 @@
 //! The running service and the tools that work without one make it from the same projections, so
 //! that the two can be compared.
 
-use acta_events::{RuntimeId, Sequence};
-use acta_projections::{Projections, WorkerState, WorkerStatus};
+use acta_events::{RuntimeId, Sequence, WorkerId};
+use acta_projections::{LocalWorkerState, Projections, WorkerState, WorkerStatus};
 use serde_json::{Value, json};
 
 /// Which workers are shown. The counts are of all that match; the list has at most `limit`.
@@ -22,9 +22,18 @@ pub struct Wanted {
 
 impl Wanted {
     fn wants(&self, state: &WorkerState) -> bool {
-        self.runtime.as_ref().is_none_or(|runtime| state.runtime == *runtime)
-            && self.worker.as_ref().is_none_or(|id| state.worker.as_str().starts_with(&**id))
+        self.names(&state.runtime, &state.worker)
             && self.status.is_none_or(|status| state.status == status)
+    }
+
+    /// A local worker is merely seen: it has none of the statuses that can be asked for.
+    fn wants_local(&self, runtime: &RuntimeId, worker: &WorkerId) -> bool {
+        self.names(runtime, worker) && self.status.is_none()
+    }
+
+    fn names(&self, runtime: &RuntimeId, worker: &WorkerId) -> bool {
+        self.runtime.as_ref().is_none_or(|wanted| runtime == wanted)
+            && self.worker.as_ref().is_none_or(|id| worker.as_str().starts_with(&**id))
     }
 }
 
@@ -48,6 +57,15 @@ pub fn overview(views: &Projections, wanted: &Wanted) -> Value {
         total += 1;
         if workers.len() < wanted.limit {
             workers.push(worker(state));
+        }
+    }
+    let mut local_total = 0_u64;
+    let mut local = Vec::new();
+    let all = views.local_workers.iter();
+    for (runtime, worker, state) in all.filter(|(runtime, id, _)| wanted.wants_local(runtime, id)) {
+        local_total += 1;
+        if local.len() < wanted.limit {
+            local.push(local_worker(runtime, worker, state));
         }
     }
     let bundles = views.bundles.iter().map(|state| {
@@ -74,11 +92,27 @@ pub fn overview(views: &Projections, wanted: &Wanted) -> Value {
         "runtimes": runtimes.collect::<Vec<_>>(),
         "hosts": hosts.collect::<Vec<_>>(),
         "workers": {"total": total, "items": workers},
+        "local_workers": {"total": local_total, "items": local},
         "bundles": bundles.collect::<Vec<_>>(),
         "tokens": tokens.collect::<Vec<_>>(),
         "cursors": cursors.collect::<Vec<_>>(),
         "digest": views.digest(),
         "digests": views.digests(),
+    })
+}
+
+fn local_worker(runtime: &RuntimeId, worker: &WorkerId, state: &LocalWorkerState) -> Value {
+    let found = &state.found;
+    json!({
+        "runtime_id": runtime,
+        "worker_id": worker,
+        "host_id": found.host,
+        "label": found.label,
+        "role": found.role,
+        "profile": found.profile,
+        "status": found.status,
+        "found_at": state.found_at,
+        "changed_at": state.changed_at,
     })
 }
 

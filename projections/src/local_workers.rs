@@ -52,6 +52,13 @@ impl LocalWorkers {
         range.into_iter().flatten().map(|(id, state)| (id, &**state))
     }
 
+    /// All local workers, by runtime, then by id.
+    pub fn iter(&self) -> impl Iterator<Item = (&RuntimeId, &WorkerId, &LocalWorkerState)> {
+        self.by_runtime.iter().flat_map(|(runtime, of)| {
+            of.by_id.iter().map(move |(id, state)| (runtime, id, &**state))
+        })
+    }
+
     /// How many local workers a runtime has.
     pub fn count(&self, runtime: &RuntimeId) -> usize {
         self.by_runtime.get(runtime).map_or(0, |of| of.by_id.len())

@@ -1,9 +1,10 @@
 //! Follows the log over `/v1/events/ws`: reconnects by itself, resumes from the last cursor,
-//! gives each event once.
+//! gives each event once. A worker of another service is followed through the registry, whose frames
+//! have an envelope in the place of a record.
 
 use super::client::{Client, ClientError};
 use super::output::note;
-use acta_events::Sequence;
+use acta_events::{RuntimeId, Sequence, cursor::Cursor};
 use futures_util::{SinkExt, StreamExt};
 use rand::Rng;
 use serde::Deserialize;
@@ -45,12 +46,14 @@ pub(super) struct Filter {
     pub(super) types: Vec<String>,
     pub(super) runtime: Option<String>,
     pub(super) worker: Option<String>,
+    /// The worker is one of another service, under this alias; the other filters do not apply.
+    pub(super) through: Option<RuntimeId>,
 }
 
 /// What the service tells, without what is about the connection itself.
 #[derive(Debug)]
 pub(super) enum Frame {
-    /// Something happened. The record is as it was sent.
+    /// Something happened. The record, or the envelope, is as it was sent.
     Event { cursor: String, record: Box<RawValue> },
     /// Everything up to the present has been told.
     CaughtUp { cursor: String },
@@ -63,6 +66,7 @@ struct WireFrame {
     kind: String,
     cursor: Option<String>,
     record: Option<Box<RawValue>>,
+    envelope: Option<Box<RawValue>>,
     diagnostic: Option<Diagnostic>,
 }
 
@@ -76,6 +80,15 @@ struct Diagnostic {
 struct RecordSequence {
     seq: Sequence,
 }
+
+#[derive(Deserialize)]
+struct EnvelopePlace {
+    cursor: String,
+    event_id: String,
+}
+
+/// What the event id of a snapshot begins with.
+const SNAPSHOT: &str = "snapshot:";
 
 /// Delays that double, up to a bound, and are spread so that observers of a service that
 /// comes back do not all come at once.
@@ -213,7 +226,12 @@ impl<'a> Follower<'a> {
     }
 
     fn url(&self) -> reqwest::Url {
-        let mut url = self.client.url(&["events", "ws"]);
+        let mut url = match (&self.filter.through, &self.filter.worker) {
+            (Some(runtime), Some(worker)) => {
+                self.client.url(&["runtimes", runtime.as_str(), "workers", worker, "events", "ws"])
+            }
+            _ => self.client.url(&["events", "ws"]),
+        };
         // The base is http, which is what ws is made from; nothing else was let in.
         let _ = url.set_scheme("ws");
         let mut query = url.query_pairs_mut();
@@ -223,6 +241,10 @@ impl<'a> Follower<'a> {
             Start::Cursor(cursor) => drop(query.append_pair("cursor", cursor)),
         }
         query.append_pair("progress", "1");
+        if self.filter.through.is_some() {
+            drop(query);
+            return url;
+        }
         if !self.filter.types.is_empty() {
             query.append_pair("type", &self.filter.types.join(","));
         }
@@ -257,6 +279,11 @@ impl<'a> Follower<'a> {
             (self.notice)(&format!("{message} ({code})"));
             return Ok(None);
         }
+        if let Some(envelope) = frame.envelope {
+            let place: EnvelopePlace =
+                serde_json::from_str(envelope.get()).map_err(|error| wrong(&error))?;
+            return Ok(self.unpack(place, envelope));
+        }
         let Some(cursor) = frame.cursor else { return Ok(None) };
         let frame = match (frame.kind.as_str(), frame.record) {
             ("event", Some(record)) => {
@@ -266,6 +293,11 @@ impl<'a> Follower<'a> {
                     return Ok(None);
                 }
                 self.seen = seq;
+                if self.filter.through.is_some() {
+                    // A record that observers of a worker are shown nothing of.
+                    self.position = Start::Cursor(cursor);
+                    return Ok(None);
+                }
                 Frame::Event { cursor, record }
             }
             ("caught_up", _) => Frame::CaughtUp { cursor },
@@ -279,6 +311,27 @@ impl<'a> Follower<'a> {
         self.position = Start::Cursor(cursor.clone());
         self.backoff.reset();
         Ok(Some(frame))
+    }
+}
+
+impl Follower<'_> {
+    /// What a frame of one worker tells. Its snapshot tells where the stream stands, and nothing that
+    /// was not there before.
+    fn unpack(&mut self, place: EnvelopePlace, envelope: Box<RawValue>) -> Option<Frame> {
+        let EnvelopePlace { cursor, event_id } = place;
+        self.position = Start::Cursor(cursor.clone());
+        self.backoff.reset();
+        if event_id.starts_with(SNAPSHOT) {
+            return None;
+        }
+        // A cursor of another implementation tells nothing; it is resumed from all the same.
+        if let Ok(at) = cursor.parse::<Cursor>() {
+            if at.seq <= self.seen {
+                return None;
+            }
+            self.seen = at.seq;
+        }
+        Some(Frame::Event { cursor, record: envelope })
     }
 }
 

@@ -3,21 +3,21 @@
 use super::CommandOptions;
 use super::client::{Call, Client};
 use super::output::{Format, Output, cell_at};
-use super::short_ids::resolve_worker;
-use acta_events::WorkerId;
+use super::worker_address::WorkerAddress;
 use clap::Args;
 use serde_json::json;
 
 const HELP: &str = "\
 Both are final, and the first one wins: a later one changes nothing and answers the same.
-  acta stop $worker --reason \"done for today\"";
+  acta stop $worker --reason \"done for today\"
+  acta stop berlin/$worker                   of another runtime";
 
 /// Options of `acta stop` and `acta cancel`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = HELP)]
 pub(crate) struct LifecycleArgs {
-    /// The worker, or the beginning of its id
-    worker: WorkerId,
+    /// The worker, or the beginning of its id; RUNTIME/ID for one of another runtime
+    worker: WorkerAddress,
 
     /// Why, for the record
     #[arg(long, value_name = "TEXT")]
@@ -33,14 +33,21 @@ pub(super) async fn run(
     client: &Client,
     out: &mut Output,
 ) -> anyhow::Result<()> {
-    let worker = resolve_worker(client, args.worker.as_str()).await?;
+    let worker = args.worker.find(client).await?;
     let body = args.reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
-    let call = Call::post(&["workers", &worker, what], body)
+    let call = Call::post(&worker.path(what), body)
         .key(args.options.idempotency_key.as_ref())
         .if_revision(args.options.if_revision);
     let answer = client.send(call).await?;
     if out.format == Format::Json {
-        return out.json(&answer);
+        out.json(&answer)?;
+        return worker.accepted(&answer);
     }
-    out.line(&format!("{worker} is {}", cell_at(&answer, "ack.status")))
+    worker.accepted(&answer)?;
+    let status = match worker.through {
+        None => cell_at(&answer, "ack.status"),
+        // The first end wins, so it may have been another one.
+        Some(_) => "ended".into(),
+    };
+    out.line(&format!("{} is {status}", worker.shown()))
 }

@@ -29,6 +29,7 @@ mod lifecycle;
 mod log;
 mod ls;
 mod manifest;
+mod observed;
 mod output;
 mod progress;
 mod rebuild;
@@ -54,6 +55,7 @@ mod timeline;
 mod token;
 mod transcript;
 mod verify;
+mod worker_address;
 
 #[cfg(test)]
 mod tests;
@@ -76,7 +78,8 @@ Examples:
   acta tail --from start
   acta ls -o json | jq
 
-Worker ids may be cut to a beginning that only one worker has. Times are UTC.
+Worker ids may be cut to a beginning that only one worker has; RUNTIME/ID is a worker of any
+runtime, also of another service that is registered here. Times are UTC.
 Exit codes: 0 done, 1 an error, 2 a command that was not understood.";
 
 const URL_DEFAULT: &str = "http://127.0.0.1:8080";

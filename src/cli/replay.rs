@@ -79,10 +79,18 @@ struct Page {
     cursor: String,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Data {
+    worker: Value,
+}
+
 #[derive(Deserialize)]
 struct Place<'a> {
     #[serde(borrow)]
     worker: Option<&'a str>,
+    #[serde(default)]
+    data: Data,
 }
 
 pub(super) async fn run(args: ReplayArgs, client: &Client, out: &mut Output) -> Result<()> {
@@ -227,7 +235,12 @@ impl<'a> Printer<'a> {
         if let Some(worker) = &self.args.worker {
             let place: Place<'_> =
                 serde_json::from_str(record).context("a record was not understood")?;
-            if !place.worker.is_some_and(|id| id.starts_with(&**worker)) {
+            // A record about a local worker names it in its data: it is none of the log's own.
+            if !place
+                .worker
+                .or(place.data.worker.as_str())
+                .is_some_and(|id| id.starts_with(&**worker))
+            {
                 return Ok(());
             }
         }
@@ -243,7 +256,7 @@ impl<'a> Printer<'a> {
 
 type Table = (&'static str, &'static [(&'static str, &'static str)]);
 
-const TABLES: [Table; 6] = [
+const TABLES: [Table; 7] = [
     (
         "runtimes",
         &[("RUNTIME", "runtime_id"), ("KIND", "kind"), ("STATUS", "status"), ("LABEL", "label")],
@@ -260,6 +273,17 @@ const TABLES: [Table; 6] = [
             ("TURN", "turn"),
             ("ITEMS", "transcript_len"),
             ("LAST", "sequence"),
+        ],
+    ),
+    (
+        "local_workers",
+        &[
+            ("LOCAL WORKER", "worker_id"),
+            ("RUNTIME", "runtime_id"),
+            ("STATUS", "status"),
+            ("LABEL", "label"),
+            ("ROLE", "role"),
+            ("HOST", "host_id"),
         ],
     ),
     ("bundles", &[("BUNDLE", "id"), ("REVISION", "revision"), ("DIGEST", "digest")]),

@@ -2,11 +2,12 @@
 
 use super::client::{Call, Client};
 use super::follower::{Filter, Follower, Frame, Start};
+use super::observed::Payload;
 use super::output::{Format, Output};
-use super::short_ids::resolve_worker;
 use super::timeline::{RecordView, exit, said};
+use super::worker_address::{Found, WorkerAddress};
 use super::{CommandOptions, usage};
-use acta_events::{ActivityKind, Event, ExitStatus, OutputKind, Sequence, TurnResult, WorkerId};
+use acta_events::{ActivityKind, Event, ExitStatus, OutputKind, Sequence, TurnResult};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -23,6 +24,7 @@ const HELP: &str = "\
 Examples:
   acta send 0193e4 hello there
   git diff | acta send 0193e4 --wait
+  acta send berlin/0193e4 hello              to a worker of another runtime
   acta send 0193e4 --wait - < question.txt
 One newline at the end of standard input is not sent.";
 
@@ -30,8 +32,8 @@ One newline at the end of standard input is not sent.";
 #[derive(Args, Clone, Debug)]
 #[command(after_help = HELP)]
 pub(crate) struct SendArgs {
-    /// The worker, or the beginning of its id
-    worker: WorkerId,
+    /// The worker, or the beginning of its id; RUNTIME/ID for one of another runtime
+    worker: WorkerAddress,
 
     /// What to send, joined by spaces; `-`, or nothing in a pipe, is standard input
     text: Vec<String>,
@@ -67,29 +69,39 @@ pub(super) async fn run(args: SendArgs, client: &Client, out: &mut Output) -> an
         Kind::System => "system",
     };
     let content = content(&args.text)?;
-    let worker = resolve_worker(client, args.worker.as_str()).await?;
-    let call =
-        Call::post(&["workers", &worker, "input"], json!({ "kind": kind, "content": content }))
-            .key(args.options.idempotency_key.as_ref())
-            .if_revision(args.options.if_revision);
+    let worker = args.worker.find(client).await?;
+    if args.wait && worker.through.is_some() && worker.is_busy() {
+        bail!(
+            "{} is at work, and which of its next turns is the answer to this input is known to its \
+             own service only: send without --wait, then look with `acta tail` or `acta transcript`",
+            worker.shown()
+        );
+    }
+    let call = Call::post(&worker.path("input"), json!({ "kind": kind, "content": content }))
+        .key(args.options.idempotency_key.as_ref())
+        .if_revision(args.options.if_revision);
     let mut answer = client.send(call).await?;
-    let Some(input) = answer["ack"]["event_id"].as_u64().map(Sequence) else {
+    if out.format == Format::Json && worker.accepted(&answer).is_err() {
+        out.json(&answer)?;
+    }
+    worker.accepted(&answer)?;
+    let ack = if worker.through.is_some() { &answer } else { &answer["ack"] };
+    let item = ack["transcript_sequence"].as_u64().unwrap_or_default();
+    let Some(input) = ack["event_id"].as_u64().map(Sequence) else {
         return Err(client.not_acta("an acknowledgement without an event id").into());
     };
     if args.wait {
         let start = Start::After(input);
-        let filter = Filter { worker: Some(worker), ..Filter::default() };
-        let mut turn = Turn::new(input);
+        let Found { id, through, .. } = worker;
+        let mut turn = Turn::new(input, through.is_some());
+        let filter = Filter { worker: Some(id), through, ..Filter::default() };
         let deadline = Instant::now() + Duration::from_secs(args.timeout);
         let ended = follow(Follower::new(client, start, filter), &mut turn, deadline, out).await;
         return finish(ended, &turn, &mut answer, out);
     }
     match out.format {
         Format::Json => out.json(&answer),
-        Format::Table => {
-            let item = answer["ack"]["transcript_sequence"].as_u64().unwrap_or_default();
-            out.line(&format!("accepted as item {item}, sequence {input}"))
-        }
+        Format::Table => out.line(&format!("accepted as item {item}, sequence {input}")),
     }
 }
 
@@ -144,11 +156,53 @@ struct Turn {
     input: Sequence,
     number: Option<u64>,
     text: String,
+    /// Whether it is told by frames of another service, which do not say what a turn is about: the
+    /// worker had nothing else to do, so its next turn it is.
+    by_frames: bool,
 }
 
 impl Turn {
-    fn new(input: Sequence) -> Self {
-        Self { input, number: None, text: String::new() }
+    fn new(input: Sequence, by_frames: bool) -> Self {
+        Self { input, number: None, text: String::new(), by_frames }
+    }
+
+    /// What a record, or an envelope, says about it.
+    fn hear(&mut self, told: &str) -> anyhow::Result<News> {
+        if self.by_frames {
+            return Ok(self.see(&Payload::of(told)?));
+        }
+        let record = serde_json::from_str(told).context("a record was not understood")?;
+        Ok(self.observe(&record))
+    }
+
+    fn see(&mut self, payload: &Payload) -> News {
+        let ours = payload.turn().is_some() && payload.turn() == self.number;
+        match payload.event.as_str() {
+            "turn_start" if self.number.is_none() => {
+                self.number = payload.turn();
+                News::Other
+            }
+            "text_delta" if self.number.is_some() => {
+                self.text.push_str(payload.text("text"));
+                News::Said(payload.text("text").to_owned())
+            }
+            // An agent that connects in has no turns.
+            "text_done" if self.number.is_none() => {
+                payload.text("text").clone_into(&mut self.text);
+                News::Ended(End::Answered)
+            }
+            "turn_end" if ours => {
+                let paused = payload.text("result") == "paused";
+                let result = if paused { "paused" } else { "finished" };
+                News::Ended(End::Turn { result, exit: None })
+            }
+            "error" => News::Doubtful(format!("the worker failed: {}", payload.text("message"))),
+            "alert" if payload.text("level") == "error" => {
+                News::Doubtful(payload.text("message").to_owned())
+            }
+            "shutdown" => News::Doubtful("the worker was ended".into()),
+            _ => News::Other,
+        }
     }
 
     fn observe(&mut self, record: &RecordView<'_>) -> News {
@@ -218,9 +272,7 @@ async fn follow(
                 None => bail!("the turn did not end in time; the input stays accepted"),
             },
         };
-        match turn
-            .observe(&serde_json::from_str(record.get()).context("a record was not understood")?)
-        {
+        match turn.hear(record.get())? {
             News::Other => {}
             News::Said(text) if out.format == Format::Table => {
                 out.foreign(&text)?;
@@ -275,7 +327,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_what_is_said_in_the_turn_of_the_input() {
-        let mut turn = Turn::new(Sequence(10));
+        let mut turn = Turn::new(Sequence(10), false);
         let mut check = |kind: &str, data: Value, content: Option<&str>, expected: News| {
             let mut record = json!({
                 "seq": 11, "time": "2026-11-20T19:14:00Z", "type": kind, "v": 1, "data": data

@@ -53,7 +53,9 @@ pub(super) async fn resolve_worker(client: &Client, given: &str) -> anyhow::Resu
         Err(error) if is_unknown(&error) => error,
         Err(error) => return Err(error.into()),
     };
-    let answer = client.send(Call::get(&["workers"])).await?;
+    // In their order, those with this beginning are the next ones after it.
+    let page = Call::get(&["workers"]).query("after", Some(given));
+    let answer = client.send(page.query("limit", Some(10 * CANDIDATES_MAX))).await?;
     let workers = answer["workers"].as_array().map(Vec::as_slice).unwrap_or_default();
     match choose(given, workers) {
         Choice::One(id) => Ok(id),
@@ -68,14 +70,15 @@ fn is_unknown(error: &ClientError) -> bool {
     matches!(error.code(), Some("worker_not_found" | "unknown_worker"))
 }
 
+/// What an id, or the beginning of one, stands for.
 #[derive(Debug, PartialEq, Eq)]
-enum Choice {
+pub(super) enum Choice {
     None,
     One(String),
     Several(String),
 }
 
-fn choose(given: &str, workers: &[Value]) -> Choice {
+pub(super) fn choose(given: &str, workers: &[Value]) -> Choice {
     let id = |worker: &'_ Value| worker["worker_id"].as_str().map(str::to_owned);
     let found: Vec<(String, &Value)> = workers
         .iter()
@@ -88,7 +91,8 @@ fn choose(given: &str, workers: &[Value]) -> Choice {
         several => {
             let line = |(id, worker): &(String, &Value)| {
                 let status = worker["status"].as_str().unwrap_or_default();
-                let template = worker["template"].as_str().unwrap_or_default();
+                let hint = &worker["implementation"]["display_hint"];
+                let template = worker["template"].as_str().or(hint.as_str()).unwrap_or_default();
                 format!("  {id}  {status}  {template}").trim_end().to_owned()
             };
             let mut lines: Vec<String> = several.iter().take(CANDIDATES_MAX).map(line).collect();

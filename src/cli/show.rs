@@ -3,8 +3,8 @@
 use super::client::{Call, Client, ClientError};
 use super::output::{Format, Output, outline};
 use super::short_ids::resolve_worker;
+use super::worker_address::WorkerAddress;
 use super::{parse_moment, usage};
-use acta_events::WorkerId;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -27,7 +27,8 @@ Examples:
     override_usage = "acta show [OPTIONS] <WORKER>\n       acta show [OPTIONS] <worker|host|runtime|token|bundle|cursor> <ID>\n       acta show [OPTIONS] runtime"
 )]
 pub(crate) struct ShowArgs {
-    /// A worker or the beginning of its id; or one of worker, runtime, host, token, bundle, cursor
+    /// A worker or the beginning of its id, of another runtime as RUNTIME/ID; or one of worker,
+    /// runtime, host, token, bundle, cursor
     #[arg(value_name = "WHAT")]
     what: String,
 
@@ -53,14 +54,12 @@ pub(super) async fn run(args: ShowArgs, client: &Client, out: &mut Output) -> an
         ("host", Some(id)) => client.send(Call::get(&["hosts", id]).query("at", at)).await?,
         ("token", Some(id)) => one_of(client, &TOKENS, id, at).await?,
         ("bundle", Some(id)) => one_of(client, &BUNDLES, id, at).await?,
-        ("worker", Some(address)) | (address, None) if address.contains('/') => {
-            let (runtime, worker) = address.split_once('/').unwrap_or_default();
-            let path = ["runtimes", runtime, "workers", worker];
-            client.send(Call::get(&path).query("at", at)).await?
-        }
-        ("worker", Some(id)) | (id, None) => {
-            let id = WorkerId::parse(id).map_err(|error| usage(error.to_string()))?;
-            worker(client, id.as_str(), at).await?
+        ("worker", Some(address)) | (address, None) => {
+            let address: WorkerAddress = address.parse().map_err(usage)?;
+            match address.runtime() {
+                Some(runtime) => json!({"worker": address.summary(client, runtime, at).await?}),
+                None => worker(client, address.given(), at).await?,
+            }
         }
         (what, Some(_)) => {
             return Err(usage(format!(

@@ -2,11 +2,12 @@
 
 use super::client::Client;
 use super::follower::{Filter, Follower, Frame, Start};
+use super::observed::Lines;
 use super::output::{Format, Output, OutputClosed, note};
-use super::short_ids::resolve_worker;
 use super::timeline::{RecordView, Timeline};
+use super::worker_address::{Found, WorkerAddress};
 use super::{parse_sequence, usage};
-use acta_events::{Event, RuntimeId, Sequence, WorkerId, cursor::Cursor};
+use acta_events::{Event, RuntimeId, Sequence, cursor::Cursor};
 use anyhow::Context;
 use clap::Args;
 use std::future::Future;
@@ -16,19 +17,22 @@ const HELP: &str = "\
 Examples:
   acta tail                                  what happens from now on
   acta tail 0193e4 --from start              a worker's history, then live
+  acta tail berlin/0193e4                    a worker of another runtime
   acta tail --no-follow                      all history, then the end
   acta tail --from 120 --type worker_created,worker_stopped
   acta tail --json --from <cursor> | jq -c 'select(.type == \"worker_output\")'
 
 It reconnects by itself and goes on where it was: no event is missing and none comes twice.
-When it ends, the cursor to resume from is printed on standard error. Times are UTC.";
+When it ends, the cursor to resume from is printed on standard error. Times are UTC. Of a worker of
+another service its frames are shown, which have no time; sequences and cursors are that service's.";
 
 /// Options of `acta tail`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = HELP)]
 pub(crate) struct TailArgs {
-    /// A worker, or the beginning of its id; everything if left out
-    worker: Option<WorkerId>,
+    /// A worker, or the beginning of its id; RUNTIME/ID for one of another runtime; everything if
+    /// left out
+    worker: Option<WorkerAddress>,
 
     /// start, now, a sequence (what comes after it), or a cursor [default: now; with
     /// --no-follow: start]
@@ -65,7 +69,7 @@ pub(super) async fn run(
     let mut stop = std::pin::pin!(stop);
     let worker = match &args.worker {
         None => None,
-        Some(given) => Some(resolve_worker(client, given.as_str()).await?),
+        Some(given) => Some(given.find(client).await?),
     };
     let start = args.from.clone().unwrap_or(match args.no_follow {
         true => Start::After(Sequence::ZERO),
@@ -75,11 +79,18 @@ pub(super) async fn run(
         return Err(usage("--no-follow from now on would print nothing"));
     }
     let runtime = args.runtime.as_ref().map(RuntimeId::to_string);
-    let filter = Filter { types: args.types.clone(), runtime, worker };
+    let through = worker.as_ref().and_then(|found| found.through.clone());
+    if through.is_some() && (runtime.is_some() || !args.types.is_empty()) {
+        return Err(usage("--type and --runtime choose events of this service's own log"));
+    }
+    let lines = worker.as_ref().filter(|_| through.is_some()).map(|it| Lines::of(it, out.paint));
+    let worker = worker.map(|Found { id, .. }| id);
+    let filter = Filter { types: args.types.clone(), runtime, worker, through };
     let follower = Follower::new(client, start, filter);
     let mut tail = Tail {
         json: args.json || out.format == Format::Json,
         timeline: Timeline::new(out.paint),
+        lines,
         out,
         written: None,
         resume: None,
@@ -115,6 +126,8 @@ pub(super) async fn interrupted() {
 struct Tail<'a> {
     json: bool,
     timeline: Timeline,
+    /// How the frames of a worker of another service are shown, if that is what is followed.
+    lines: Option<Lines>,
     out: &'a mut Output,
     /// The cursor after the last line that is at least in the buffer.
     written: Option<String>,
@@ -165,6 +178,12 @@ impl Tail<'_> {
     fn print(&mut self, record: &str) -> anyhow::Result<()> {
         if self.json {
             return self.out.line(record);
+        }
+        if let Some(lines) = &mut self.lines {
+            return match lines.line(record)? {
+                Some(line) => self.out.line(&line),
+                None => Ok(()),
+            };
         }
         let record: RecordView<'_> =
             serde_json::from_str(record).context("a record was not understood")?;

@@ -3,8 +3,7 @@
 use super::client::{Call, Client};
 use super::output::{Format, Ink, Output, cell_at, note, one_line, printable};
 use super::parse_moment;
-use super::short_ids::resolve_worker;
-use acta_events::WorkerId;
+use super::worker_address::WorkerAddress;
 use clap::Args;
 use serde_json::Value;
 
@@ -15,14 +14,15 @@ const HELP: &str = "\
 Examples:
   acta transcript 0193e4
   acta transcript 0193e4 --start 256 --limit 10
+  acta transcript berlin/0193e4              of another runtime
   acta transcript 0193e4 --all -o json";
 
 /// Options of `acta transcript`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = HELP)]
 pub(crate) struct TranscriptArgs {
-    /// The worker, or the beginning of its id
-    worker: WorkerId,
+    /// The worker, or the beginning of its id; RUNTIME/ID for one of another runtime
+    worker: WorkerAddress,
 
     /// How many items to leave out at the beginning
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -46,9 +46,10 @@ pub(super) async fn run(
     client: &Client,
     out: &mut Output,
 ) -> anyhow::Result<()> {
-    let worker = resolve_worker(client, args.worker.as_str()).await?;
+    let worker = args.worker.find(client).await?;
+    let place = if worker.through.is_some() { "" } else { "/transcript" };
     let page = |start: u64| {
-        Call::get(&["workers", &worker, "transcript"])
+        Call::get(&worker.path("transcript"))
             .query("start", Some(start))
             .query("limit", Some(args.limit))
             .query("at", args.at.as_ref())
@@ -57,14 +58,17 @@ pub(super) async fn run(
     let mut start = args.start;
     let mut items: Vec<Value> = Vec::new();
     loop {
-        let transcript = &mut answer["transcript"];
-        let Some(list) = transcript["items"].as_array_mut() else {
+        worker.accepted(&answer)?;
+        let Some(transcript) = answer.pointer_mut(place).filter(|page| page["items"].is_array())
+        else {
             return Err(client.not_acta("a transcript without items").into());
         };
+        let mut list: Vec<Value> =
+            transcript["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
         if out.format == Format::Table {
             list.iter().try_for_each(|item| print(item, out))?;
-        } else if args.all {
-            items.append(list);
+        } else {
+            items.append(&mut list);
         }
         let next = transcript["next_start"].as_u64().filter(|next| *next > start);
         match next.filter(|_| args.all) {
@@ -74,15 +78,18 @@ pub(super) async fn run(
         answer = client.send(page(start)).await?;
     }
     if out.format == Format::Json {
-        if args.all {
-            answer["transcript"]["start"] = args.start.into();
-            answer["transcript"]["limit"] = items.len().into();
-            answer["transcript"]["items"] = items.into();
+        if let Some(transcript) = answer.pointer_mut(place) {
+            if args.all {
+                transcript["start"] = args.start.into();
+                transcript["limit"] = items.len().into();
+            }
+            transcript["items"] = items.into();
         }
         return out.json(&answer);
     }
-    if let Some(next) = answer["transcript"]["next_start"].as_u64() {
-        let total = cell_at(&answer, "transcript.total_items");
+    let transcript = answer.pointer(place).unwrap_or(&Value::Null);
+    if let Some(next) = transcript["next_start"].as_u64() {
+        let total = cell_at(transcript, "total_items");
         note(&format!("there are {total} items; go on with --start {next}, or take --all"));
     }
     Ok(())

@@ -1,7 +1,10 @@
 //! Reading request bodies: bounded in size and time, and JSON of the expected shape.
 
 use super::{App, error::Reply};
-use crate::error::{Code, Rejection, shown};
+use crate::{
+    error::{Code, Rejection, shown},
+    object::Object,
+};
 use axum::{
     body::{Body, HttpBody as _},
     http::{HeaderMap, Request, header},
@@ -48,7 +51,7 @@ fn broken(error: axum::Error) -> Rejection {
     Rejection::invalid(format!("the body did not arrive whole: {}", shown(&error.to_string())))
 }
 
-/// Reads a JSON body of a known shape. Unknown fields are ignored.
+/// Reads a JSON object of a known shape. Unknown fields are ignored.
 pub(super) async fn json<T: DeserializeOwned>(app: &App, request: Request<Body>) -> Reply<T> {
     if !is_json(request.headers()) {
         let message = "the body must be JSON, sent with `Content-Type: application/json`";
@@ -57,7 +60,7 @@ pub(super) async fn json<T: DeserializeOwned>(app: &App, request: Request<Body>)
     parse(&read(app, request.into_body()).await?)
 }
 
-/// Reads a JSON body of a known shape, whatever type it is announced as; an empty one is the
+/// Reads a JSON object of a known shape, whatever type it is announced as; an empty one is the
 /// default.
 pub(super) async fn optional_json<T: DeserializeOwned + Default>(
     app: &App,
@@ -68,7 +71,8 @@ pub(super) async fn optional_json<T: DeserializeOwned + Default>(
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Reply<T> {
-    serde_json::from_slice(body).map_err(|error| {
+    let read = serde_json::from_slice::<Object<T>>(body);
+    read.map(|Object(inner)| inner).map_err(|error| {
         let message = format!("the body is not what it should be: {}", shown(&error.to_string()));
         Rejection::new(Code::InvalidJson, message)
     })

@@ -14,6 +14,7 @@ use crate::{
     bundle::{self, Availability, ConfigBundle, Summary},
     command::Command,
     error::{Code, Rejection, shown},
+    object,
 };
 use acta_events::{BundleRef, MediaType};
 use axum::{
@@ -39,6 +40,7 @@ pub(super) async fn list(caller: Caller, State(app): State<App>, uri: Uri) -> Re
 
 #[derive(Deserialize)]
 struct StoreRequest {
+    #[serde(deserialize_with = "object::object")]
     bundle: ConfigBundle,
 }
 

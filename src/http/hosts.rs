@@ -7,14 +7,15 @@ use super::{
     error::Reply,
     local_workers, past,
     query::{self, Around},
-    registry::PageQuery,
-    registry_source::{self, Source, remote_status},
+    registry::{PageQuery, collected},
+    registry_source::{self, Source, diagnostic, remote_status},
     workers::answer,
 };
 use crate::{
     auth::Permission,
     command::{Ack, Command},
     error::{Code, Rejection, shown},
+    object,
 };
 use acta_events::{Actor, HostCapabilities, HostId, HostRegistered, Timestamp};
 use acta_projections::{HostState, HostStatus, Projections, RuntimeStatus};
@@ -47,14 +48,19 @@ fn shape(
     let online = host.status == HostStatus::Online;
     let runtime = views.runtimes.get(&host.runtime);
     let (mut status, mut usable) = (json!(host.status), online);
+    let mut diagnostics = diagnostics(id, host);
     let mut capabilities = match runtime {
         Some(runtime) => {
             let source = Source::of(runtime);
             usable &= runtime.status == RuntimeStatus::Running;
             if let (Source::Remote(address), past::At::Now) = (&source, at) {
                 let seen = app.remotes.seen(&host.runtime, address);
-                let (seen, there) = remote_status(seen.as_ref());
-                (status, usable) = (json!(seen), there);
+                let (shown, there) = remote_status(seen.as_ref());
+                (status, usable) = (json!(shown), there);
+                if let Some(problem) = seen.and_then(|seen| seen.problem) {
+                    let message = format!("runtime `{}`: {problem}", host.runtime);
+                    diagnostics.push(diagnostic(problem.code(), "error", message));
+                }
             }
             registry_source::capabilities(&source, usable)
         }
@@ -83,7 +89,7 @@ fn shape(
         "observed_at": host.registered_at,
         "last_seen_at": last_seen.map_or(host.last_seen_at, |seen| seen.max(host.last_seen_at)),
         "capabilities": capabilities,
-        "diagnostics": diagnostics(id, host),
+        "diagnostics": diagnostics,
     });
     local_workers::refine(views, &host.runtime, Some(id), &mut shape);
     shape
@@ -99,7 +105,7 @@ fn diagnostics(id: &HostId, host: &HostState) -> Vec<Value> {
             "nothing was heard of host `{id}` for longer than its lease; it is found again when it \
              beats (`acta host beat {id}` on that machine)"
         );
-        json!({"code": "host_lost", "severity": "warning", "message": message})
+        diagnostic("host_lost", "warning", message)
     });
     lost.into_iter().collect()
 }
@@ -129,7 +135,8 @@ pub(super) async fn list(caller: Caller, State(app): State<App>, uri: Uri) -> Re
         all.map(|(id, host)| shape(&app, views, id, host, at, seen(id))).collect()
     })
     .await?;
-    Ok(Json(json!({"items": items, "diagnostics": []})))
+    let diagnostics = collected(&items);
+    Ok(Json(json!({"items": items, "diagnostics": diagnostics})))
 }
 
 fn leases_at(app: &App, at: past::At) -> Option<&crate::host_leases::HostLeases> {
@@ -160,7 +167,7 @@ struct RegisterRequest {
     runtime_id: Option<String>,
     kind: Option<String>,
     label: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::object")]
     capabilities: CapabilitiesRequest,
 }
 

@@ -43,6 +43,20 @@ impl FromRequestParts<App> for Segment {
     }
 }
 
+/// The same where two parts of a path vary.
+pub(super) struct Segments(pub(super) String, pub(super) String);
+
+impl FromRequestParts<App> for Segments {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Self::Rejection> {
+        let texts = Path::<(String, String)>::from_request_parts(parts, app).await;
+        let (first, second) =
+            texts.map_or_else(|_| ("\u{fffd}".into(), "\u{fffd}".into()), |Path(texts)| texts);
+        Ok(Self(first, second))
+    }
+}
+
 /// The worker that a path names: of this service's own runtime, or one that an agent connects
 /// in for. The ids of both are drawn from one space.
 pub(super) fn own_worker(app: &App, text: &str) -> Reply<WorkerRef> {

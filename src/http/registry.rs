@@ -70,7 +70,7 @@ pub(super) fn one(app: &App, id: &RuntimeId) -> Option<Value> {
 }
 
 /// What a list says on top of its items: what they say, as far as there is room.
-fn collected(items: &[Value]) -> Vec<Value> {
+pub(super) fn collected(items: &[Value]) -> Vec<Value> {
     let all = items.iter().filter_map(|item| item["diagnostics"].as_array()).flatten();
     all.take(DIAGNOSTICS_MAX).cloned().collect()
 }
@@ -83,9 +83,10 @@ pub(super) async fn runtimes(
     caller.may(Permission::ReadWorkers)?;
     let query: PageQuery = query::query(&uri)?;
     let limit = query.limit(&app)?;
+    let after = query.after.as_deref().map(query::runtime_id).transpose()?;
     let at = past::parse(&app, query.at.as_deref()).await?;
     let items: Vec<_> = past::with_projections(&app, at, |views| {
-        let all = views.runtimes.after(query.after.as_deref());
+        let all = views.runtimes.after(after.as_ref().map(RuntimeId::as_str));
         all.take(limit).map(|(id, runtime)| shape(&app, views, id, runtime, at)).collect()
     })
     .await?;

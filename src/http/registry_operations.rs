@@ -21,15 +21,12 @@ use acta_projections::WorkerStatus;
 use axum::{
     Json,
     body::Body,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     http::Uri,
     response::{IntoResponse as _, Response},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-
-/// A runtime and a worker, as a path names them.
-pub(super) type Address = Path<(String, String)>;
 
 #[derive(Deserialize)]
 struct InputRequest {
@@ -46,8 +43,8 @@ struct EndRequest {
 }
 
 /// The worker that a path names, if there is one or not.
-pub(super) fn parsed(path: &Address) -> Reply<WorkerRef> {
-    let (runtime, worker) = &path.0;
+pub(super) fn parsed(path: &query::Segments) -> Reply<WorkerRef> {
+    let query::Segments(runtime, worker) = path;
     let runtime_id = query::runtime_id(runtime)?;
     let worker_id = WorkerId::parse(worker)
         .map_err(|error| Rejection::new(Code::InvalidIdentifier, error.to_string()))?;
@@ -61,7 +58,7 @@ pub(super) fn source(app: &App, runtime: &RuntimeId) -> Reply<Source> {
 }
 
 /// The worker, which has to be one of a runtime that is known.
-pub(super) fn address(app: &App, path: &Address) -> Reply<(WorkerRef, Source)> {
+pub(super) fn address(app: &App, path: &query::Segments) -> Reply<(WorkerRef, Source)> {
     let worker = parsed(path)?;
     let source = source(app, &worker.runtime_id)?;
     Ok((worker, source))
@@ -122,7 +119,7 @@ fn refusal(worker: &WorkerRef, state: &str, diagnostic: &Value) -> Response {
 pub(super) async fn input(
     caller: Caller,
     State(app): State<App>,
-    path: Address,
+    path: query::Segments,
     request: Request<Body>,
 ) -> Reply<Response> {
     caller.may(Permission::Command)?;
@@ -159,7 +156,7 @@ pub(super) async fn input(
 pub(super) async fn stop(
     caller: Caller,
     State(app): State<App>,
-    path: Address,
+    path: query::Segments,
     request: Request<Body>,
 ) -> Reply<Response> {
     end(caller, app, path, request, WorkerStatus::Stopped).await
@@ -169,7 +166,7 @@ pub(super) async fn stop(
 pub(super) async fn cancel(
     caller: Caller,
     State(app): State<App>,
-    path: Address,
+    path: query::Segments,
     request: Request<Body>,
 ) -> Reply<Response> {
     end(caller, app, path, request, WorkerStatus::Cancelled).await
@@ -178,7 +175,7 @@ pub(super) async fn cancel(
 async fn end(
     caller: Caller,
     app: App,
-    path: Address,
+    path: query::Segments,
     request: Request<Body>,
     how: WorkerStatus,
 ) -> Reply<Response> {
@@ -227,14 +224,14 @@ async fn pending(app: &App, worker: &WorkerRef, source: &Source, code: &str) -> 
 pub(super) async fn transcript(
     caller: Caller,
     State(app): State<App>,
-    path: Address,
+    path: query::Segments,
     uri: Uri,
 ) -> Reply<Response> {
     caller.may(Permission::ReadWorkers)?;
     let (worker, source) = address(&app, &path)?;
     match &source {
         Source::Remote(address) => {
-            let (start, limit) = workers::page_query(&app, &uri)?;
+            let (start, limit) = workers::present_page(&app, &uri)?;
             let page = registry_remote::transcript(&app, &worker, address, start, limit).await?;
             let mut answer = json!({
                 "state": "accepted",

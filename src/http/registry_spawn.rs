@@ -15,6 +15,7 @@ use crate::{
     auth::Permission,
     create_request::CreateRequest,
     error::{Rejection, shown},
+    object,
 };
 use acta_events::{RuntimeId, WorkerRef};
 use axum::{
@@ -28,9 +29,11 @@ use serde_json::{Value, json};
 
 #[derive(Debug, Deserialize)]
 struct SpawnRequest {
+    #[serde(deserialize_with = "object::object")]
     intent: SpawnIntent,
     #[serde(default)]
     requested_worker_name: Option<String>,
+    #[serde(deserialize_with = "object::object")]
     acceptance: Acceptance,
 }
 

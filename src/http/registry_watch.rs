@@ -4,7 +4,8 @@ use super::{
     App,
     access::Caller,
     error::Reply,
-    registry_operations::{Address, address, known},
+    query,
+    registry_operations::{address, known},
     registry_remote,
     registry_source::{Source, diagnostic},
     socket::{CloseCode, Sender, split},
@@ -30,7 +31,7 @@ use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding::CloseCode
 pub(super) async fn connect_points(
     caller: Caller,
     State(app): State<App>,
-    path: Address,
+    path: query::Segments,
 ) -> Reply<Json<Value>> {
     caller.may(Permission::ReadWorkers)?;
     let (worker, source) = address(&app, &path)?;
@@ -61,7 +62,7 @@ pub(super) async fn connect_points(
 pub(super) async fn open(
     caller: Caller,
     State(app): State<App>,
-    path: Address,
+    path: query::Segments,
     uri: Uri,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Reply<Response> {

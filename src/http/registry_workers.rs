@@ -6,7 +6,7 @@ use super::{
     error::Reply,
     local_workers, past, query,
     registry::PageQuery,
-    registry_operations::{Address, parsed, source},
+    registry_operations::{parsed, source},
     registry_remote,
     registry_source::{Source, WorkerSummary},
 };
@@ -122,7 +122,7 @@ fn remote_of(app: &App, host: &HostId) -> Option<(RuntimeId, RemoteAddress)> {
 pub(super) async fn show(
     caller: Caller,
     State(app): State<App>,
-    path: Address,
+    path: query::Segments,
     uri: Uri,
 ) -> Reply<Json<Value>> {
     caller.may(Permission::ReadWorkers)?;

@@ -12,6 +12,7 @@ use crate::{
     auth::{Permission, new_token, token_digest},
     command::{Ack, Command},
     error::{Code, Rejection},
+    object,
 };
 use acta_events::{HostId, Role, TokenId, TokenIssued, WorkerRef};
 use acta_projections::TokenState;
@@ -55,6 +56,7 @@ pub(super) async fn list(caller: Caller, State(app): State<App>, uri: Uri) -> Re
 struct IssueRequest {
     role: Role,
     label: Option<String>,
+    #[serde(default, deserialize_with = "object::object_or_null")]
     worker: Option<WorkerRef>,
     host: Option<HostId>,
 }

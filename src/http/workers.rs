@@ -386,8 +386,13 @@ pub(super) async fn transcript(
 }
 
 /// Where a page of a transcript begins, and how long it may be.
-pub(super) fn page_query(app: &App, uri: &Uri) -> Reply<(u64, usize)> {
+pub(super) fn present_page(app: &App, uri: &Uri) -> Reply<(u64, usize)> {
     let query: TranscriptQuery = query::query(uri)?;
+    if query.at.is_some() {
+        let message = "the past of a worker of another service is in its own log; ask that service \
+                       with `at`";
+        return Err(Rejection::new(Code::InvalidQuery, message));
+    }
     let limit = limit(app, &query)?;
     Ok((query.start, limit))
 }

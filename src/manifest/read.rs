@@ -4,7 +4,7 @@ use super::{
     EXTERNAL, Manifest, Template,
     exec::{Exec, FORM},
 };
-use crate::error::shown;
+use crate::{error::shown, object::Object};
 use acta_events::ID_CHARS_MAX;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -91,8 +91,8 @@ impl Manifest {
     /// Reads a manifest from its text. An error says what is wrong, where, and what would be
     /// right.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let document: Document<'_> =
-            serde_json::from_str(text).map_err(|error| located(text, text, &error))?;
+        let Object(document) = serde_json::from_str::<Object<Document<'_>>>(text)
+            .map_err(|error| located(text, text, &error))?;
         if document.workspace_templates.len() > ENTRIES_MAX {
             return Err(format!("`workspace_templates` has more than {ENTRIES_MAX} entries"));
         }
@@ -144,7 +144,7 @@ fn trimmed(text: Option<String>) -> Option<String> {
 /// An entry; `None` if it has no name, or the one that has no entry.
 fn entry(text: &str, at: usize, raw: &RawValue) -> Result<Option<Template>, String> {
     let number = at + 1;
-    let entry: Entry<'_> = serde_json::from_str(raw.get())
+    let Object(entry) = serde_json::from_str::<Object<Entry<'_>>>(raw.get())
         .map_err(|error| format!("entry {number}: {}", located(text, raw.get(), &error)))?;
     let name = trimmed(entry.name).unwrap_or_default();
     let name = name.strip_suffix("-default").unwrap_or(&name).to_owned();
@@ -174,7 +174,7 @@ fn entry(text: &str, at: usize, raw: &RawValue) -> Result<Option<Template>, Stri
     let exec = match entry.exec.filter(|raw| raw.get() != "null") {
         None => None,
         Some(raw) => {
-            let exec: Exec = serde_json::from_str(raw.get())
+            let Object(exec) = serde_json::from_str::<Object<Exec>>(raw.get())
                 .map_err(|error| malformed(raw.get(), located(text, raw.get(), &error)))?;
             exec.check().map_err(|error| malformed(raw.get(), error))?;
             Some(exec)

@@ -170,8 +170,9 @@ fn a_malformed_entry_is_named_with_its_place_and_what_would_be_right() {
     let rows = [
         (r#"{"argv": "cat"}"#, "expected a sequence (line 3, column 40)"),
         (r#"{}"#, "missing field `argv`"),
-        (r#"[]"#, "argv"),
-        (r#""cat""#, "expected struct Exec"),
+        (r#"[]"#, "expected a JSON object"),
+        (r#"[["cat"], "session"]"#, "expected a JSON object"),
+        (r#""cat""#, "expected a JSON object"),
         (r#"{"argv": []}"#, "names no command"),
         (r#"{"argv": [" "]}"#, "names no command"),
         (r#"{"argv": ["a\u0000"]}"#, "NUL"),
@@ -205,6 +206,8 @@ fn what_else_is_wrong_with_a_file_is_said() {
     let one = |more: &str| format!(r#"{{"workspace_templates": [{{"name": "a"}}], {more}}}"#);
     for (text, why) in [
         (String::new(), "line 1"),
+        ("[[]]".into(), "expected a JSON object"),
+        (r#"{"workspace_templates": [["a"]]}"#.into(), "entry 1: invalid type: sequence"),
         ("{\n\n\"workspace_templates\": {}}".into(), "line 3"),
         (
             "{\"workspace_templates\": [\n{\"name\": 5}]}".into(),

@@ -298,3 +298,112 @@ async fn a_missing_or_damaged_content_is_told_and_never_passed_over() {
     fs::write(file, whole).unwrap();
     service.get(&transcript).await.ok();
 }
+
+#[tokio::test]
+async fn a_path_that_is_no_text_is_refused_with_a_code() {
+    let service = Service::start().await;
+    let own = "/v1/runtimes/embedded-worker-runtime/workers";
+    let rows = [
+        ("GET", "/v1/workers/%ff".to_owned(), "invalid_worker_id"),
+        ("POST", "/v1/workers/%ff/input".into(), "invalid_worker_id"),
+        ("GET", "/v1/workers/%ff/events/ws".into(), "invalid_worker_id"),
+        ("GET", "/v1/runtimes/%ff".into(), "invalid_identifier"),
+        ("DELETE", "/v1/runtimes/%ff".into(), "invalid_identifier"),
+        ("GET", "/v1/runtimes/%ff/workers".into(), "invalid_identifier"),
+        ("POST", "/v1/runtimes/%c3%28/workers".into(), "invalid_identifier"),
+        ("GET", "/v1/runtimes/%ff/workers/w-1".into(), "invalid_identifier"),
+        ("GET", format!("{own}/%ff"), "invalid_identifier"),
+        ("GET", format!("{own}/%ff/transcript"), "invalid_identifier"),
+        ("GET", format!("{own}/%ff/connect-points"), "invalid_identifier"),
+        ("GET", format!("{own}/%ff/events/ws"), "invalid_identifier"),
+        ("POST", format!("{own}/%ff/input"), "invalid_identifier"),
+        ("POST", format!("{own}/%ff/stop"), "invalid_identifier"),
+        ("POST", format!("{own}/%ff/cancel"), "invalid_identifier"),
+        ("GET", "/v1/hosts/%ff".into(), "invalid_identifier"),
+        ("GET", "/v1/hosts/%ff/workers".into(), "invalid_identifier"),
+        ("POST", "/v1/hosts/%ff/heartbeat".into(), "invalid_identifier"),
+    ];
+    for (method, path, code) in &rows {
+        let request = service.request(method.parse().unwrap(), path).json(&json!({}));
+        service.send(request).await.refused(400, code);
+    }
+    for (method, path) in [
+        ("GET", "/v1/cursors/%ff"),
+        ("DELETE", "/v1/tokens/%ff"),
+        ("GET", "/v1/config-bundles/%ff/availability?digest=x"),
+        ("GET", "/workspaces/%ff/activity"),
+        ("POST", "/workspaces/%ff/a2a"),
+        ("POST", "/workspaces/%ff/deliveries/act-1/retry"),
+        ("POST", "/workspaces/w-1/deliveries/%ff/retry"),
+        ("GET", "/tile/%ff"),
+        ("GET", "/%ff"),
+    ] {
+        let request = service.request(method.parse().unwrap(), path).json(&json!({}));
+        let answer = service.send(request).await;
+        assert!((400..500).contains(&answer.status), "{path}: {}", answer.status);
+        let code = answer.json()["error"]["code"].as_str().unwrap().to_owned();
+        answer.refused(answer.status, &code);
+    }
+}
+
+#[tokio::test]
+async fn an_array_does_not_pass_for_the_fields_of_an_object() {
+    let service = Service::start().await;
+    let worker = service.spawn("echo").await;
+    let own = "/v1/runtimes/embedded-worker-runtime/workers";
+    let created = service.post("/workspaces", &json!({"runtime": "external"})).await.json();
+    let external = created["id"].as_str().unwrap().to_owned();
+    let default = json!({"kind": "runtime_default"});
+    let run = json!({"kind": "run_accepted", "expected_segments": 0});
+    let capabilities = json!(["linux", "x86_64", true, true, true, true, 1]);
+    let reference = [("workspace_refs", json!([["a", "b"]])), ("config_bundle", json!(["a", "b"]))];
+    let mut rows = vec![
+        (format!("/v1/workers/{worker}/input"), json!(["user", "hello"])),
+        (format!("/v1/workers/{worker}/stop"), json!(["done", "graceful"])),
+        (format!("/v1/workers/{worker}/cancel"), json!(["done", "graceful"])),
+        (format!("{own}/{worker}/input"), json!(["user", "hello"])),
+        (format!("{own}/{worker}/stop"), json!(["done", "graceful"])),
+        (own.into(), json!([{"kind": "workspace_companion"}, null, run])),
+        (own.into(), json!({"intent": ["workspace_companion"], "acceptance": run})),
+        (
+            own.into(),
+            json!({"intent": {"kind": "workspace_companion"}, "acceptance": ["run_accepted", 0]}),
+        ),
+        ("/v1/workers".into(), json!([{"kind": "assistant"}, default])),
+        ("/v1/workers".into(), json!({"intent": ["assistant", null], "profile": default})),
+        (
+            "/v1/workers".into(),
+            json!({"intent": {"kind": "assistant"}, "profile": ["builtin", "builtin:coder"]}),
+        ),
+        ("/v1/runtimes".into(), json!(["r", "remote_http", null, "http://127.0.0.1:9", null])),
+        ("/v1/hosts".into(), json!(["h", null, null, null, {}])),
+        ("/v1/hosts".into(), json!({"host_id": "h", "capabilities": capabilities})),
+        ("/v1/tokens".into(), json!(["observer", null, null, null])),
+        ("/v1/tokens".into(), json!({"role": "worker", "worker": ["external", external]})),
+        ("/v1/redactions".into(), json!([1, "why"])),
+        ("/v1/config-bundles".into(), json!([crate::contract_bundles::bundle()])),
+        ("/v1/config-bundles".into(), json!({"bundle": [{}, [], []]})),
+        ("/workspaces".into(), json!(["name", "external", false, null])),
+        ("/registry/register".into(), json!([external, null, "poll", null])),
+        ("/registry/heartbeat".into(), json!([external, "ok", 0.0, null])),
+        (format!("/workspaces/{external}/notify"), json!(["hello", null, null])),
+        (format!("/workspaces/{external}/activity"), json!(["x"])),
+        (format!("/workspaces/{external}/a2a"), json!([{"text": "x"}])),
+    ];
+    for (name, value) in reference {
+        let mut body = json!({"intent": {"kind": "assistant"}, "profile": default});
+        body[name] = value;
+        rows.push(("/v1/workers".into(), body));
+    }
+    let head = service.head().await;
+    for (path, body) in &rows {
+        let said = service.post(path, body).await.refused(400, "invalid_json");
+        assert!(said.contains("object"), "{path}: {said}");
+    }
+    service.put("/v1/cursors/c", &json!(["x"])).await.refused(400, "invalid_json");
+    let created = service.events(&format!("after={head}")).await;
+    let made = |kind: &str| created.iter().any(|event| event["type"] == kind);
+    for kind in ["worker_created", "worker_input_accepted", "token_issued", "worker_stopped"] {
+        assert!(!made(kind), "{created:?}");
+    }
+}

@@ -58,11 +58,13 @@ mod operate_doctor;
 mod operate_metrics;
 #[cfg(feature = "otlp")]
 mod operate_traces;
+mod registry_cli;
 mod registry_hosts;
 mod registry_leaks;
 mod registry_manifest;
 mod registry_pods;
 mod registry_remote;
+mod registry_rules;
 mod registry_spawn;
 mod registry_workers;
 mod tidy;

@@ -17,7 +17,7 @@ use acta_events::{DeliveryMode, Event, MediaType, Role, Sequence, WorkerRef};
 use axum::{
     Json,
     body::Body,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     http::{HeaderName, HeaderValue, header},
     response::{IntoResponse as _, Response},
 };
@@ -172,12 +172,12 @@ async fn wait_for_answer(
 pub(super) async fn retry(
     caller: Caller,
     State(app): State<App>,
-    path: Path<(String, String)>,
+    path: query::Segments,
 ) -> Reply<Json<Value>> {
     caller.may(Permission::Command)?;
-    let address = address(&path.0.0)?;
+    let address = address(&path.0)?;
     worker(&app, &address)?;
-    let message = row_seq(&path.0.1).ok_or_else(|| {
+    let message = row_seq(&path.1).ok_or_else(|| {
         Rejection::invalid("a message is named by the id of its row, as in act-17")
     })?;
     let retry = ExternalChange::RetryDelivery { message };
