@@ -10,7 +10,7 @@ async fn becomes(service: &Service, agent: &Deployed, status: &str) {
 
 #[tokio::test]
 async fn a_lease_ends_and_a_beat_alone_brings_the_agent_back() {
-    let service = Options::default().arg("--lease-ms=300").start().await;
+    let service = Options::default().arg("--lease-ms=1500").start().await;
     let agent = Deployed::awaited(&service).await;
     assert_eq!(agent.status(&service).await, "awaiting_agent");
     agent.register().await;
@@ -147,7 +147,7 @@ async fn a_fleet_at_rest_writes_nothing() {
 
 #[tokio::test]
 async fn an_agent_that_beats_but_does_not_poll_is_shown_as_deaf() {
-    let service = Options::default().arg("--lease-ms=400").start().await;
+    let service = Options::default().arg("--lease-ms=1500").start().await;
     let mut agent = Deployed::connected(&service).await;
     assert!(agent.poll().await.is_empty());
     let text = json!({"message": {"parts": [{"type": "text", "text": "hello?"}]}});
@@ -171,7 +171,7 @@ async fn an_agent_that_beats_but_does_not_poll_is_shown_as_deaf() {
 
 #[tokio::test]
 async fn after_a_restart_every_lease_is_granted_anew() {
-    let mut service = Options::default().arg("--lease-ms=3000").start().await;
+    let mut service = Options::default().arg("--lease-ms=15000").start().await;
     let agent = Deployed::connected(&service).await;
     service.kill9().await;
     service.restart().await;

@@ -293,7 +293,7 @@ async fn a_service_that_is_not_well_is_unavailable_and_slows_nobody() {
         let began = Instant::now();
         let registered = here.post("/v1/runtimes", &request(id, url)).await.ok();
         assert_eq!(registered["runtime"]["status"], "unavailable", "{id}");
-        assert!(began.elapsed() < Duration::from_secs(8), "{id}: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(20), "{id}: {:?}", began.elapsed());
     }
     let none = json!({"runtime_id": "no-token", "kind": "remote_http", "url": rows[1].1, "token_env": "NO_SUCH_VARIABLE"});
     let none = here.post("/v1/runtimes", &none).await.ok();
@@ -302,7 +302,7 @@ async fn a_service_that_is_not_well_is_unavailable_and_slows_nobody() {
     let listed = here.get("/v1/runtimes").await.ok();
     let own = here.spawn("echo").await;
     here.input(&own, "still there").await;
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     assert!(listed["diagnostics"].as_array().unwrap().len() <= 16);
     for (id, url, code) in &rows {
         let item =

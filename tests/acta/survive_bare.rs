@@ -86,7 +86,7 @@ impl Bare {
     /// How it ended by itself; none if it does not in good time.
     pub async fn ended(&mut self) -> Option<ExitStatus> {
         let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(10) {
+        while begun.elapsed() < super::support::PATIENCE {
             if let Some(status) = self.process.try_wait().unwrap() {
                 return Some(status);
             }

@@ -23,7 +23,7 @@ async fn a_child_that_ignores_sigterm_is_killed() {
     service.post_empty(&format!("/v1/workers/{worker}/stop")).await.ok();
     let work = service.data().join("work");
     eventually("it is gone", || async { processes_in(&work).is_empty().then_some(()) }).await;
-    assert!(asked.elapsed() < Duration::from_secs(3), "it took {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(20), "it took {:?}", asked.elapsed());
     assert_eq!(service.worker(&worker).await["status"], "stopped");
 }
 

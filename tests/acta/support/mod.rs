@@ -24,7 +24,7 @@ use std::{
 
 /// How long anything may take before a test counts as failed. Generous: it is only waited out
 /// by a defect.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often a condition is looked at that nothing announces.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
