@@ -1,4 +1,4 @@
-//! The entries of the two tables, and how each is written in a run file.
+//! The entries of the two tables, and how each is written in a page of a run file.
 
 use acta_events::Sequence;
 
@@ -52,29 +52,75 @@ pub struct KeyEntry {
     pub seq: Sequence,
 }
 
-/// The bytes an entry sorts by come first in it, and a fence is the first 16 of them.
+/// Bytes of a fence: what an entry sorts by, so that fences compare like entries do.
 pub(super) const FENCE_BYTES: usize = 16;
 
-/// The first 16 bytes of an entry: `worker, seq, items` of a posting, the digest of a key.
+/// `worker, seq, items` of a posting, the digest of a key.
 pub(super) type Fence = [u8; FENCE_BYTES];
 
-/// A fixed-width entry of a table.
+/// An entry of a table. Within a page each is written as what differs from the one before.
 pub(super) trait Entry: Copy + Send + Sync + 'static {
     /// The table's name in file names.
     const TABLE: &'static str;
     /// The table's number in files.
     const TABLE_CODE: u16;
-    /// Bytes per entry.
-    const WIDTH: usize;
+    /// Bytes that an entry takes at most.
+    const BYTES_MAX: usize;
 
-    /// Appends exactly `WIDTH` bytes, which compare like the entries do.
-    fn encode(&self, out: &mut Vec<u8>);
+    /// Appends the entry, as the one that follows `previous` or as the first of a page.
+    fn encode(&self, previous: Option<&Self>, out: &mut Vec<u8>);
 
-    /// From exactly `WIDTH` bytes; `None` for bytes that no entry is written as.
-    fn decode(bytes: &[u8]) -> Option<Self>;
+    /// Takes the entry that follows `previous` off the front of the bytes; `None` for bytes
+    /// that no entry is written as.
+    fn decode(previous: Option<&Self>, bytes: &mut &[u8]) -> Option<Self>;
 
-    /// The first bytes of the entry.
+    /// What the entry sorts by.
     fn fence(&self) -> Fence;
+}
+
+/// Appends a number, seven bits to a byte, the lowest first.
+fn put(mut number: u64, out: &mut Vec<u8>) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// Takes a number off the front.
+fn take(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0u64;
+    for shift in (0..u64::BITS).step_by(7) {
+        let byte = take_byte(bytes)?;
+        if shift == 63 && byte > 1 {
+            return None;
+        }
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+fn take_byte(bytes: &mut &[u8]) -> Option<u8> {
+    let (first, rest) = bytes.split_first()?;
+    *bytes = rest;
+    Some(*first)
+}
+
+/// What the first byte of a posting says, beside its kind in the lowest two bits.
+mod flag {
+    /// It is of the worker of the posting before; sequence and items are what they rose by.
+    pub(super) const SAME_WORKER: u8 = 0x04;
+    /// The run status follows; without, it is that of the posting before.
+    pub(super) const RUN: u8 = 0x08;
+    /// Items rose by one.
+    pub(super) const ITEM: u8 = 0x10;
+    /// What items rose by follows.
+    pub(super) const ITEMS: u8 = 0x20;
+    pub(super) const KIND: u8 = 0x03;
+    pub(super) const ALL: u8 = 0x3f;
 }
 
 /// Takes `N` bytes at `at`.
@@ -85,21 +131,56 @@ pub(super) fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> 
 impl Entry for Posting {
     const TABLE: &'static str = "postings";
     const TABLE_CODE: u16 = 1;
-    const WIDTH: usize = 18;
+    const BYTES_MAX: usize = 1 + 5 + 10 + 5 + 1;
 
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.fence());
-        out.extend_from_slice(&[self.kind as u8, self.run]);
+    fn encode(&self, previous: Option<&Self>, out: &mut Vec<u8>) {
+        let follows = |before: &&Self| {
+            before.worker == self.worker && before.seq <= self.seq && before.items <= self.items
+        };
+        let Some(before) = previous.filter(follows) else {
+            out.push(self.kind as u8 | flag::RUN);
+            put(u64::from(self.worker), out);
+            put(self.seq.0, out);
+            put(u64::from(self.items), out);
+            return out.push(self.run);
+        };
+        let rose_by = self.items - before.items;
+        let mut flags = self.kind as u8 | flag::SAME_WORKER;
+        flags |= [0, flag::ITEM, flag::ITEMS][rose_by.min(2) as usize];
+        flags |= if self.run == before.run { 0 } else { flag::RUN };
+        out.push(flags);
+        put(self.seq.0 - before.seq.0, out);
+        if flags & flag::ITEMS != 0 {
+            put(u64::from(rose_by), out);
+        }
+        if flags & flag::RUN != 0 {
+            out.push(self.run);
+        }
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        Some(Self {
-            worker: u32::from_be_bytes(array(bytes, 0)?),
-            seq: Sequence(u64::from_be_bytes(array(bytes, 4)?)),
-            items: u32::from_be_bytes(array(bytes, 12)?),
-            kind: PostingKind::from_byte(*bytes.get(16)?)?,
-            run: *bytes.get(17)?,
-        })
+    fn decode(previous: Option<&Self>, bytes: &mut &[u8]) -> Option<Self> {
+        let flags = take_byte(bytes)?;
+        if flags & !flag::ALL != 0 {
+            return None;
+        }
+        let kind = PostingKind::from_byte(flags & flag::KIND)?;
+        if flags & flag::SAME_WORKER == 0 {
+            let worker = u32::try_from(take(bytes)?).ok()?;
+            let seq = Sequence(take(bytes)?);
+            let items = u32::try_from(take(bytes)?).ok()?;
+            return Some(Self { worker, seq, items, kind, run: take_byte(bytes)? });
+        }
+        let before = previous?;
+        let seq = Sequence(before.seq.0.checked_add(take(bytes)?)?);
+        let rose_by = match flags & (flag::ITEM | flag::ITEMS) {
+            0 => 0,
+            flag::ITEM => 1,
+            flag::ITEMS => u32::try_from(take(bytes)?).ok()?,
+            _ => return None,
+        };
+        let items = before.items.checked_add(rose_by)?;
+        let run = if flags & flag::RUN == 0 { before.run } else { take_byte(bytes)? };
+        Some(Self { worker: before.worker, seq, items, kind, run })
     }
 
     fn fence(&self) -> Fence {
@@ -114,18 +195,17 @@ impl Entry for Posting {
 impl Entry for KeyEntry {
     const TABLE: &'static str = "keys";
     const TABLE_CODE: u16 = 2;
-    const WIDTH: usize = 24;
+    const BYTES_MAX: usize = 16 + 10;
 
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, _: Option<&Self>, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.digest);
-        out.extend_from_slice(&self.seq.0.to_be_bytes());
+        put(self.seq.0, out);
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        Some(Self {
-            digest: array(bytes, 0)?,
-            seq: Sequence(u64::from_be_bytes(array(bytes, 16)?)),
-        })
+    fn decode(_: Option<&Self>, bytes: &mut &[u8]) -> Option<Self> {
+        let (digest, rest) = bytes.split_first_chunk()?;
+        *bytes = rest;
+        Some(Self { digest: *digest, seq: Sequence(take(bytes)?) })
     }
 
     fn fence(&self) -> Fence {
@@ -139,31 +219,76 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn check<E: Entry + PartialEq + std::fmt::Debug>(entry: E) {
+    fn check<E: Entry + PartialEq + std::fmt::Debug>(previous: Option<E>, entry: E) {
         let mut bytes = Vec::new();
-        entry.encode(&mut bytes);
-        assert_eq!(bytes.len(), E::WIDTH);
-        assert_eq!(bytes[..FENCE_BYTES], entry.fence());
-        assert_eq!(E::decode(&bytes), Some(entry));
-        assert_eq!(E::decode(&bytes[1..]), None);
+        entry.encode(previous.as_ref(), &mut bytes);
+        assert!(bytes.len() <= E::BYTES_MAX);
+        for cut in 0..bytes.len() {
+            assert_eq!(E::decode(previous.as_ref(), &mut &bytes[..cut]), None, "{cut} bytes of it");
+        }
+        bytes.extend_from_slice(b"more");
+        let mut rest = &bytes[..];
+        assert_eq!(E::decode(previous.as_ref(), &mut rest), Some(entry));
+        assert_eq!(rest, b"more");
+    }
+
+    fn postings() -> impl Strategy<Value = Posting> {
+        let parts = (any::<u32>(), any::<u64>(), any::<u32>(), 0u8..4, any::<u8>());
+        parts.prop_map(|(worker, seq, items, kind, run)| {
+            let kind = PostingKind::from_byte(kind).unwrap();
+            Posting { worker, seq: Sequence(seq), items, kind, run }
+        })
     }
 
     proptest! {
-        /// Whatever is encoded is decoded again, and starts with its fence.
+        /// Whatever is encoded is decoded again, whatever came before, and nothing else is taken.
         #[test]
         fn entries_round_trip(
-            worker: u32, seq: u64, items: u32, run: u8, kind in 0u8..4, digest: [u8; 16],
+            before in postings(), after in postings(), digest: [u8; 16], seq: u64,
+            near in (0u64..300, 0u32..4, any::<bool>()),
         ) {
-            let kind = PostingKind::from_byte(kind).unwrap();
-            check(Posting { worker, seq: Sequence(seq), items, kind, run });
-            check(KeyEntry { digest, seq: Sequence(seq) });
+            check(None, after);
+            check(Some(before), after);
+            let (seqs, items, same_run) = near;
+            let follows = Posting {
+                worker: before.worker,
+                seq: Sequence(before.seq.0.saturating_add(seqs)),
+                items: before.items.saturating_add(items),
+                run: if same_run { before.run } else { after.run },
+                ..after
+            };
+            check(Some(before), follows);
+            check(None, KeyEntry { digest, seq: Sequence(seq) });
+        }
+    }
+
+    /// Most records of a worker at work: pieces of text, some of them far apart.
+    #[test]
+    fn a_usual_posting_takes_two_or_three_bytes() {
+        let before = Posting {
+            worker: 7,
+            seq: Sequence(20_000_000),
+            items: 900,
+            kind: PostingKind::Delta,
+            run: 1,
+        };
+        for (apart, bytes) in [(1, 2), (127, 2), (128, 3), (16_000, 3)] {
+            let mut out = Vec::new();
+            let next = Posting { seq: Sequence(before.seq.0 + apart), ..before };
+            next.encode(Some(&before), &mut out);
+            assert_eq!(out.len(), bytes, "{apart} apart");
         }
     }
 
     #[test]
-    fn an_unknown_kind_is_not_decoded() {
-        let mut bytes = vec![0; Posting::WIDTH];
-        bytes[16] = 4;
-        assert_eq!(Posting::decode(&bytes), None);
+    fn what_no_posting_is_written_as_is_not_decoded() {
+        let first = [flag::RUN, 1, 1, 1, 1];
+        assert!(Posting::decode(None, &mut &first[..]).is_some());
+        let flags_unknown = [0x40 | flag::RUN, 1, 1, 1, 1];
+        let follows_nothing = [flag::SAME_WORKER, 1, 0, 0, 0];
+        let worker_too_large = [flag::RUN, 0xff, 0xff, 0xff, 0xff, 0x7f, 1, 1, 1];
+        for bytes in [&flags_unknown[..], &follows_nothing, &worker_too_large] {
+            assert_eq!(Posting::decode(None, &mut &*bytes), None, "{bytes:?}");
+        }
     }
 }

@@ -80,7 +80,7 @@ fn damage_anywhere_is_noticed() {
     fill(&Index::open(dir.path()).unwrap(), &mut model, &mut random, &[1000]);
     for (name, bytes) in files(dir.path()) {
         let path = dir.path().join(&name);
-        for at in (0..bytes.len()).step_by(61).chain(bytes.len() - 44..bytes.len()) {
+        for at in (0..bytes.len()).step_by(61).chain(bytes.len() - 52..bytes.len()) {
             let mut bytes = bytes.clone();
             bytes[at] ^= 0x10;
             fs::write(&path, bytes).unwrap();
@@ -107,7 +107,7 @@ fn a_file_that_is_not_the_one_written_is_damaged() {
     let (mut model, mut random) = (Model::default(), Random(7));
     let index = Index::open(dir.path()).unwrap();
     fill(&index, &mut model, &mut random, &[1000]);
-    let name = |table: &str, last: u64| format!("{table}-{:020}-{last:020}.run", 1);
+    let name = |table: &str, last: u64| format!("{table}-{:020}-{last:020}.idx", 1);
     for table in ["postings", "keys"] {
         let from = dir.path().join(name(table, 1000));
         fs::copy(from, other.path().join(name(table, 999))).unwrap();
@@ -197,7 +197,7 @@ fn a_failed_merge_is_made_up_for() {
     fill(&index, &mut model, &mut random, &[64]);
     model.grow(64, &mut random);
     model.apply(&index, 65..=128).unwrap();
-    let in_the_way = dir.path().join(format!("keys-{:020}-{:020}.run.tmp", 1, 128));
+    let in_the_way = dir.path().join(format!("keys-{:020}-{:020}.idx.tmp", 1, 128));
     fs::create_dir(&in_the_way).unwrap();
     assert!(matches!(index.flush(index.freeze().unwrap()), Err(IndexError::Io { .. })));
     assert_eq!((index.flushed_through(), index.stats().runs), (Sequence(128), 3));

@@ -12,8 +12,10 @@ use std::{
     path::Path,
 };
 
-const RUN: &str = ".run";
-const TEMPORARY: &str = ".run.tmp";
+const RUN: &str = ".idx";
+const TEMPORARY: &str = ".idx.tmp";
+/// What runs of format 1 were called: they are removed, and what they held is read from the log.
+const FORMAT_1: [&str; 2] = [".run", ".run.tmp"];
 
 /// What a run file covers, which is what it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,7 +28,7 @@ pub(super) struct RunName {
 
 impl RunName {
     /// Its name in the directory, for example
-    /// `keys-00000000000000000001-00000000000000065536.run`.
+    /// `keys-00000000000000000001-00000000000000065536.idx`.
     pub(super) fn file_name<E: Entry>(&self) -> String {
         format!("{}-{:020}-{:020}{RUN}", E::TABLE, self.first.0, self.last.0)
     }
@@ -94,7 +96,8 @@ pub(super) fn settle(dir: &Path) -> Result<Chains, IndexError> {
     let (mut postings, mut keys, mut leftover) = (Vec::new(), Vec::new(), Vec::new());
     for entry in fs::read_dir(dir).map_err(failed)? {
         let Ok(name) = entry.map_err(failed)?.file_name().into_string() else { continue };
-        if name.ends_with(TEMPORARY) {
+        let is_old = FORMAT_1.iter().any(|ending| name.ends_with(ending));
+        if name.ends_with(TEMPORARY) || is_old {
             leftover.push(name);
         } else if let Some(run) = RunName::parse::<Posting>(&name) {
             postings.push(run);
@@ -167,14 +170,14 @@ mod tests {
     fn only_exact_names_are_runs() {
         let name = RunName { first: Sequence(1), last: Sequence(65_536) };
         let text = name.file_name::<KeyEntry>();
-        assert_eq!(text, "keys-00000000000000000001-00000000000000065536.run");
+        assert_eq!(text, "keys-00000000000000000001-00000000000000065536.idx");
         assert_eq!(RunName::parse::<KeyEntry>(&text), Some(name));
         for other in [
             name.file_name::<Posting>().as_str(),
             name.temporary::<KeyEntry>().as_str(),
-            "keys-1-65536.run",
-            "keys-00000000000000000000-00000000000000065536.run",
-            "keys-00000000000000000009-00000000000000000008.run",
+            "keys-1-65536.idx",
+            "keys-00000000000000000000-00000000000000065536.idx",
+            "keys-00000000000000000009-00000000000000000008.idx",
             "notes.txt",
         ] {
             assert_eq!(RunName::parse::<KeyEntry>(other), None, "{other}");

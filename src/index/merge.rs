@@ -4,7 +4,7 @@ use super::{
     entry::{Entry, FENCE_BYTES},
     error::IndexError,
     files::{self, RunName},
-    run::{Reader, Run},
+    run::{Place, Reader, Run},
     writer::RunWriter,
 };
 use std::{path::Path, sync::Arc};
@@ -64,19 +64,23 @@ pub(super) fn merge<E: Entry>(
 /// The next entry of one run, with the bytes it sorts by.
 struct Head<'a, E> {
     reader: Reader<'a, E>,
-    place: u64,
+    place: Place,
     entry: Option<([u8; FENCE_BYTES], E)>,
 }
 
 impl<'a, E: Entry> Head<'a, E> {
     fn of(run: &'a Run<E>) -> Result<Self, IndexError> {
-        let mut head = Self { reader: run.reader(), place: 0, entry: None };
-        head.entry = head.reader.get(0)?.map(|entry| (entry.fence(), entry));
+        let mut head = Self { reader: run.reader(), place: Place::default(), entry: None };
+        head.read()?;
         Ok(head)
     }
 
     fn advance(&mut self) -> Result<(), IndexError> {
-        self.place += 1;
+        self.place = self.reader.next(self.place)?;
+        self.read()
+    }
+
+    fn read(&mut self) -> Result<(), IndexError> {
         self.entry = self.reader.get(self.place)?.map(|entry| (entry.fence(), entry));
         Ok(())
     }

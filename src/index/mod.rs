@@ -1,6 +1,6 @@
 //! The index: derived data that lets memory and start-up not grow with history.
 //!
-//! It holds two tables of fixed-width entries, [`Posting`] (every record of every worker) and
+//! It holds two tables, [`Posting`] (every record of every worker) and
 //! [`KeyEntry`] (every idempotency key). The newest entries are in memory, the others in
 //! immutable, sorted run files. Everything in it follows from the log: what memory held when
 //! the service ended is applied again from [`Index::flushed_through`], and a directory that is
@@ -27,14 +27,15 @@
 //! are removed. At the start each table takes its shortest gapless chain of runs from sequence
 //! 1, both to the furthest end they share; everything else is removed.
 //!
-//! # File format, version 1
+//! # File format, version 2
 //!
-//! Numbers are big-endian. A file is named `<table>-<first>-<last>.run` with 20 decimal digits
-//! for each sequence.
+//! Numbers are big-endian. A file is named `<table>-<first>-<last>.idx` with 20 decimal digits
+//! for each sequence. Files of version 1 (`.run`) are removed at the start, and what they held is
+//! read from the log again.
 //!
 //! ```text
 //!  page 0        ┌──────────────────────────────────────┐
-//!                │ 227 postings or 170 keys │ zeros │ C │   entry page, 4096 bytes
+//!                │ n u16 │ n entries        │ zeros │ C │   entry page, 4096 bytes
 //!                ├──────────────────────────────────────┤
 //!                │ … up to 255 entry pages              │
 //!                ├──────────────────────────────────────┤
@@ -44,17 +45,21 @@
 //!                ├──────────────────────────────────────┤
 //!                │ first fence per group    │ zeros │ C │   top pages, 255 fences each
 //!                ├──────────────────────────────────────┤
-//!                │ footer                               │   44 bytes
+//!                │ footer                               │   52 bytes
 //!                └──────────────────────────────────────┘
 //!
-//!  posting   worker u32 │ seq u64 │ items u32 │ kind u8 │ run u8       18 bytes
-//!  key       digest 16 bytes │ seq u64                                 24 bytes
-//!  fence     the first 16 bytes of the first entry of a page
+//!  key       digest 16 bytes │ seq v
+//!  posting   flags u8 │ worker v │ seq v │ items v │ run u8
+//!            or, flag 4: of the same worker as the one before in the page
+//!            flags u8 │ seq rose by v │ flag 32: items rose by v │ flag 8: run u8
+//!  flags     1, 2 kind   4 same worker   8 run follows   16 items rose by one   32 by more
+//!  v         a number, seven bits to a byte, the lowest first; 128 is set on all but the last
+//!  fence     worker u32 │ seq u64 │ items u32, or the digest, of the first entry of a page
 //!  C         CRC-32 over: table u16, first u64, last u64, page u64, the page's 4092 bytes
 //!
-//!  footer    0 magic "ACTAINDX"   8 version u16 = 1     10 table u16: 1 postings, 2 keys
-//!           12 entry width u16   14 page size u16       16 first u64    24 last u64
-//!           32 count u64         40 CRC-32 of the 40 bytes before
+//!  footer    0 magic "ACTAINDX"   8 version u16 = 2     10 table u16: 1 postings, 2 keys
+//!           12 page size u16     14 zero u16            16 first u64    24 last u64
+//!           32 entries u64       40 entry pages u64     48 CRC-32 of the 48 bytes before
 //! ```
 //!
 //! # Cost

@@ -211,7 +211,7 @@ impl Bench {
         let through = frozen.part.last.0;
         assert!(flushed < through && through <= position);
         let table = if keys { "keys" } else { "postings" };
-        let name = format!("{table}-{:020}-{through:020}.run.tmp", flushed + 1);
+        let name = format!("{table}-{:020}-{through:020}.idx.tmp", flushed + 1);
         fs::create_dir(self.dir.path().join(&name)).unwrap();
         assert!(matches!(self.index.flush(frozen), Err(IndexError::Io { .. })));
         fs::remove_dir(self.dir.path().join(&name)).unwrap();

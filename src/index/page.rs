@@ -13,11 +13,11 @@ pub(super) const BODY_BYTES: usize = PAGE_BYTES - CHECKSUM_BYTES;
 /// Fences in one page, and so entry pages in one group.
 pub(super) const FENCES_PER_PAGE: u64 = (BODY_BYTES / FENCE_BYTES) as u64;
 /// The last bytes of the file.
-pub(super) const FOOTER_BYTES: usize = 44;
+pub(super) const FOOTER_BYTES: usize = 52;
 
 const CHECKSUM_BYTES: usize = 4;
 const MAGIC: [u8; 8] = *b"ACTAINDX";
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 
 /// Bytes of one page.
 pub(super) type Page = [u8; PAGE_BYTES];
@@ -31,47 +31,39 @@ pub(super) struct Extent {
     pub(super) last: Sequence,
     /// Entries.
     pub(super) count: u64,
-}
-
-/// Entries in one page.
-pub(super) const fn entries_per_page<E: Entry>() -> u64 {
-    (BODY_BYTES / E::WIDTH) as u64
+    /// Pages of entries.
+    pub(super) pages: u64,
 }
 
 impl Extent {
-    /// Pages of entries.
-    pub(super) fn entry_pages<E: Entry>(&self) -> u64 {
-        self.count.div_ceil(entries_per_page::<E>())
-    }
-
     /// Groups of up to 255 entry pages, each with a fence page behind it.
-    pub(super) fn groups<E: Entry>(&self) -> u64 {
-        self.entry_pages::<E>().div_ceil(FENCES_PER_PAGE)
+    pub(super) fn groups(&self) -> u64 {
+        self.pages.div_ceil(FENCES_PER_PAGE)
     }
 
     /// Pages with the first fence of each group.
-    pub(super) fn top_pages<E: Entry>(&self) -> u64 {
-        self.groups::<E>().div_ceil(FENCES_PER_PAGE)
+    pub(super) fn top_pages(&self) -> u64 {
+        self.groups().div_ceil(FENCES_PER_PAGE)
     }
 
     /// Entry pages of one group.
-    pub(super) fn group_len<E: Entry>(&self, group: u64) -> u64 {
-        (self.entry_pages::<E>() - group * FENCES_PER_PAGE).min(FENCES_PER_PAGE)
+    pub(super) fn group_len(&self, group: u64) -> u64 {
+        (self.pages - group * FENCES_PER_PAGE).min(FENCES_PER_PAGE)
     }
 
     /// Where in the file, in pages, the fences of a group are.
-    pub(super) fn fence_page<E: Entry>(&self, group: u64) -> u64 {
-        ((group + 1) * FENCES_PER_PAGE).min(self.entry_pages::<E>()) + group
+    pub(super) fn fence_page(&self, group: u64) -> u64 {
+        ((group + 1) * FENCES_PER_PAGE).min(self.pages) + group
     }
 
     /// Where in the file, in pages, the first fences of groups begin.
-    pub(super) fn top_start<E: Entry>(&self) -> u64 {
-        self.entry_pages::<E>() + self.groups::<E>()
+    pub(super) fn top_start(&self) -> u64 {
+        self.pages + self.groups()
     }
 
-    /// Length of the whole file. `None` for a count that no file can have.
-    pub(super) fn file_bytes<E: Entry>(&self) -> Option<u64> {
-        let pages = self.top_start::<E>() + self.top_pages::<E>();
+    /// Length of the whole file. `None` for a number of pages that no file can have.
+    pub(super) fn file_bytes(&self) -> Option<u64> {
+        let pages = self.pages.checked_add(self.groups())?.checked_add(self.top_pages())?;
         pages.checked_mul(PAGE_BYTES as u64)?.checked_add(FOOTER_BYTES as u64)
     }
 }
@@ -115,14 +107,25 @@ impl Checksum {
     }
 }
 
+/// The entries of a page, which begins with their number.
+pub(super) fn decode_entries<E: Entry>(page: &Page) -> Option<Vec<E>> {
+    let (count, mut bytes) = page[..BODY_BYTES].split_first_chunk()?;
+    let count = u16::from_be_bytes(*count);
+    let mut entries: Vec<E> = Vec::with_capacity(usize::from(count));
+    for _ in 0..count {
+        entries.push(E::decode(entries.last(), &mut bytes)?);
+    }
+    Some(entries).filter(|entries| !entries.is_empty())
+}
+
 /// The last bytes of a file.
 pub(super) fn encode_footer<E: Entry>(extent: &Extent) -> Vec<u8> {
     let mut footer = Vec::with_capacity(FOOTER_BYTES);
     footer.extend_from_slice(&MAGIC);
-    for number in [FORMAT, E::TABLE_CODE, E::WIDTH as u16, PAGE_BYTES as u16] {
+    for number in [FORMAT, E::TABLE_CODE, PAGE_BYTES as u16, 0] {
         footer.extend_from_slice(&number.to_be_bytes());
     }
-    for number in [extent.first.0, extent.last.0, extent.count] {
+    for number in [extent.first.0, extent.last.0, extent.count, extent.pages] {
         footer.extend_from_slice(&number.to_be_bytes());
     }
     let checksum = crc32fast::hash(&footer);
@@ -138,14 +141,14 @@ pub(super) fn decode_footer<E: Entry>(
     file_bytes: u64,
 ) -> Result<Extent, IndexError> {
     let damaged = |what| IndexError::damaged(name, what);
-    let count = array(footer, 32).map(u64::from_be_bytes).ok_or_else(|| damaged("footer"))?;
-    let extent = Extent { first, last, count };
+    let number = |at| array(footer, at).map(u64::from_be_bytes).ok_or_else(|| damaged("footer"));
+    let extent = Extent { first, last, count: number(32)?, pages: number(40)? };
     if encode_footer::<E>(&extent) != footer {
         let checksum = crc32fast::hash(&footer[..FOOTER_BYTES - CHECKSUM_BYTES]);
         let intact = footer.ends_with(&checksum.to_be_bytes());
         return Err(damaged(if intact { "another file or format" } else { "footer" }));
     }
-    if extent.file_bytes::<E>() != Some(file_bytes) {
+    if extent.file_bytes() != Some(file_bytes) {
         return Err(damaged("length"));
     }
     Ok(extent)

@@ -5,8 +5,8 @@ use super::{
     error::IndexError,
     files::RunName,
     page::{
-        Checksum, Extent, FENCES_PER_PAGE, FOOTER_BYTES, PAGE_BYTES, Page, decode_footer,
-        entries_per_page, entry_page_at,
+        Checksum, Extent, FENCES_PER_PAGE, FOOTER_BYTES, PAGE_BYTES, Page, decode_entries,
+        decode_footer, entry_page_at,
     },
 };
 use acta_events::Sequence;
@@ -49,7 +49,7 @@ impl<E: Entry> Run<E> {
             extent,
             checksum: Checksum::of_file::<E>(name.first, name.last),
             fences: Vec::new(),
-            by_group: extent.entry_pages::<E>() * FENCE_BYTES as u64 > fence_bytes_max,
+            by_group: extent.pages * FENCE_BYTES as u64 > fence_bytes_max,
             table: PhantomData,
         };
         run.fences = run.load_fences()?;
@@ -58,11 +58,11 @@ impl<E: Entry> Run<E> {
 
     fn load_fences(&self) -> Result<Vec<Fence>, IndexError> {
         let mut fences = Vec::new();
-        let groups = self.extent.groups::<E>();
+        let groups = self.extent.groups();
         if self.by_group {
-            for top in 0..self.extent.top_pages::<E>() {
+            for top in 0..self.extent.top_pages() {
                 let count = (groups - top * FENCES_PER_PAGE).min(FENCES_PER_PAGE);
-                fences.extend(self.fence_page(self.extent.top_start::<E>() + top, count)?);
+                fences.extend(self.fence_page(self.extent.top_start() + top, count)?);
             }
         } else {
             for group in 0..groups {
@@ -117,7 +117,7 @@ impl<E: Entry> Run<E> {
     }
 
     fn group(&self, group: u64) -> Result<Vec<Fence>, IndexError> {
-        self.fence_page(self.extent.fence_page::<E>(group), self.extent.group_len::<E>(group))
+        self.fence_page(self.extent.fence_page(group), self.extent.group_len(group))
     }
 
     /// The last entry page that begins before the target, or the first page.
@@ -132,52 +132,80 @@ impl<E: Entry> Run<E> {
 
     /// Reads entries by their place in the run.
     pub(super) fn reader(&self) -> Reader<'_, E> {
-        Reader { run: self, page: [0; PAGE_BYTES], loaded: None }
+        Reader { run: self, entries: Vec::new(), loaded: None }
     }
 }
 
-/// Reads a run, one page in memory at a time.
+/// Where an entry is in a run. There is none at a place behind the last entry of the last page.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    page: u64,
+    within: usize,
+}
+
+/// Reads a run, the entries of one page in memory at a time.
 #[derive(Debug)]
 pub(super) struct Reader<'a, E> {
     run: &'a Run<E>,
-    page: Page,
+    entries: Vec<E>,
     loaded: Option<u64>,
 }
 
 impl<E: Entry> Reader<'_, E> {
-    /// The entry at `place`, from 0; `None` at the end.
-    pub(super) fn get(&mut self, place: u64) -> Result<Option<E>, IndexError> {
-        if place >= self.run.extent.count {
-            return Ok(None);
-        }
-        let page = place / entries_per_page::<E>();
+    fn load(&mut self, page: u64) -> Result<(), IndexError> {
         if self.loaded != Some(page) {
             self.loaded = None;
-            self.run.read_page(entry_page_at(page), &mut self.page)?;
+            let mut bytes = [0; PAGE_BYTES];
+            self.run.read_page(entry_page_at(page), &mut bytes)?;
+            self.entries = decode_entries(&bytes).ok_or_else(|| self.run.damaged("entries"))?;
             self.loaded = Some(page);
         }
-        let start = (place % entries_per_page::<E>()) as usize * E::WIDTH;
-        let entry = E::decode(&self.page[start..start + E::WIDTH]);
-        entry.map(Some).ok_or_else(|| self.run.damaged("entry"))
+        Ok(())
     }
 
-    /// Place of the first entry that is not before the target, `count` if all are. `before`
-    /// must be true of the entries up to some place and false of those behind it.
-    fn seek(&mut self, before: impl Fn(&Fence) -> bool) -> Result<u64, IndexError> {
+    /// The entry at a place; `None` at the end.
+    pub(super) fn get(&mut self, place: Place) -> Result<Option<E>, IndexError> {
+        if place.page >= self.run.extent.pages {
+            return Ok(None);
+        }
+        self.load(place.page)?;
+        Ok(self.entries.get(place.within).copied())
+    }
+
+    /// The place behind that of an entry.
+    pub(super) fn next(&mut self, place: Place) -> Result<Place, IndexError> {
+        self.load(place.page)?;
+        Ok(self.normal(Place { within: place.within + 1, ..place }))
+    }
+
+    /// The place before another; `None` before the first.
+    fn previous(&mut self, place: Place) -> Result<Option<Place>, IndexError> {
+        if let Some(within) = place.within.checked_sub(1) {
+            return Ok(Some(Place { within, ..place }));
+        }
+        let Some(page) = place.page.checked_sub(1) else { return Ok(None) };
+        self.load(page)?;
+        Ok(Some(Place { page, within: self.entries.len() - 1 }))
+    }
+
+    /// Behind the entries of the page that is loaded, the beginning of the next one.
+    fn normal(&self, place: Place) -> Place {
+        if place.within < self.entries.len() {
+            return place;
+        }
+        Place { page: place.page + 1, within: 0 }
+    }
+
+    /// Place of the first entry that is not before the target, behind the last if all are.
+    /// `before` must be true of the entries up to some place and false of those behind it.
+    fn seek(&mut self, before: impl Fn(&Fence) -> bool) -> Result<Place, IndexError> {
         if self.run.extent.count == 0 {
-            return Ok(0);
+            return Ok(Place::default());
         }
-        let start = self.run.page_of(&before)? * entries_per_page::<E>();
-        let end = self.run.extent.count.min(start + entries_per_page::<E>());
-        let (mut low, mut high) = (start, end);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.get(middle)? {
-                Some(entry) if before(&entry.fence()) => low = middle + 1,
-                _ => high = middle,
-            }
-        }
-        Ok(low)
+        let page = self.run.page_of(&before)?;
+        self.load(page)?;
+        let within = self.entries.partition_point(|entry| before(&entry.fence()));
+        Ok(self.normal(Place { page, within }))
     }
 }
 
@@ -222,7 +250,7 @@ impl Run<Posting> {
                 }
                 _ => break,
             }
-            place += 1;
+            place = reader.next(place)?;
         }
         Ok(())
     }
@@ -237,8 +265,10 @@ impl Run<Posting> {
     ) -> Result<(), IndexError> {
         let mut reader = self.reader();
         let mut place = reader.seek(before_seq(worker, at.next()))?;
-        while found.len() < limit && place > 0 {
-            place -= 1;
+        while found.len() < limit
+            && let Some(previous) = reader.previous(place)?
+        {
+            place = previous;
             match reader.get(place)? {
                 Some(posting) if posting.worker == worker => found.push(posting),
                 _ => break,
@@ -266,8 +296,8 @@ impl Run<Posting> {
             if posting.kind.completes_item() {
                 found.push(posting);
             }
-            place += 1;
-            if place % entries_per_page::<Posting>() == 0 {
+            place = reader.next(place)?;
+            if place.within == 0 {
                 // What follows in the next pages may be thousands of pieces of text.
                 let Some(next_item) = posting.items.checked_add(1) else { break };
                 place = reader.seek(before_items(worker, next_item))?;

@@ -4,12 +4,11 @@ use super::{
     entry::{Entry, FENCE_BYTES, Fence},
     error::IndexError,
     files::RunName,
-    page::{Checksum, Extent, FENCES_PER_PAGE, PAGE_BYTES, encode_footer, entries_per_page},
+    page::{BODY_BYTES, Checksum, Extent, FENCES_PER_PAGE, PAGE_BYTES, encode_footer},
 };
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write},
-    marker::PhantomData,
     os::unix::fs::OpenOptionsExt,
     path::Path,
 };
@@ -26,12 +25,16 @@ pub(super) struct RunWriter<'a, E> {
     temporary: Option<String>,
     file: BufWriter<File>,
     checksum: Checksum,
+    /// The page that is being filled, which begins with the number of its entries.
     page: Vec<u8>,
-    pages: u64,
+    in_page: u16,
+    last: Option<E>,
+    /// Pages written, of all kinds.
+    written: u64,
+    entry_pages: u64,
     count: u64,
     group: Vec<Fence>,
     tops: Vec<Fence>,
-    table: PhantomData<E>,
 }
 
 impl<'a, E: Entry> RunWriter<'a, E> {
@@ -52,11 +55,13 @@ impl<'a, E: Entry> RunWriter<'a, E> {
             file: BufWriter::with_capacity(WRITE_BYTES, file),
             checksum: Checksum::of_file::<E>(name.first, name.last),
             page: Vec::with_capacity(PAGE_BYTES),
-            pages: 0,
+            in_page: 0,
+            last: None,
+            written: 0,
+            entry_pages: 0,
             count: 0,
             group: Vec::new(),
             tops: Vec::new(),
-            table: PhantomData,
         })
     }
 
@@ -66,11 +71,16 @@ impl<'a, E: Entry> RunWriter<'a, E> {
 
     /// Adds an entry.
     pub(super) fn push(&mut self, entry: &E) -> Result<(), IndexError> {
-        if self.count.is_multiple_of(entries_per_page::<E>()) {
+        if self.page.len() + E::BYTES_MAX > BODY_BYTES {
             self.finish_page()?;
-            self.group.push(entry.fence());
         }
-        entry.encode(&mut self.page);
+        if self.page.is_empty() {
+            self.group.push(entry.fence());
+            self.page.extend_from_slice(&[0; 2]);
+        }
+        entry.encode(self.last.as_ref(), &mut self.page);
+        self.last = Some(*entry);
+        self.in_page += 1;
         self.count += 1;
         Ok(())
     }
@@ -78,16 +88,19 @@ impl<'a, E: Entry> RunWriter<'a, E> {
     /// Ends the page of entries, if one was begun, and the group, if it is full.
     fn finish_page(&mut self) -> Result<(), IndexError> {
         if !self.page.is_empty() {
+            self.page[..2].copy_from_slice(&self.in_page.to_be_bytes());
             self.write_page()?;
+            self.entry_pages += 1;
+            (self.in_page, self.last) = (0, None);
         }
         if self.group.len() as u64 == FENCES_PER_PAGE { self.finish_group() } else { Ok(()) }
     }
 
     fn write_page(&mut self) -> Result<(), IndexError> {
-        self.checksum.seal(&mut self.page, self.pages);
+        self.checksum.seal(&mut self.page, self.written);
         self.file.write_all(&self.page).map_err(|error| self.failed(error))?;
         self.page.clear();
-        self.pages += 1;
+        self.written += 1;
         Ok(())
     }
 
@@ -105,11 +118,16 @@ impl<'a, E: Entry> RunWriter<'a, E> {
         if !self.group.is_empty() {
             self.finish_group()?;
         }
-        for fences in std::mem::take(&mut self.tops).chunks(super::page::BODY_BYTES / FENCE_BYTES) {
+        for fences in std::mem::take(&mut self.tops).chunks(BODY_BYTES / FENCE_BYTES) {
             self.page.extend(fences.iter().flatten());
             self.write_page()?;
         }
-        let extent = Extent { first: self.name.first, last: self.name.last, count: self.count };
+        let extent = Extent {
+            first: self.name.first,
+            last: self.name.last,
+            count: self.count,
+            pages: self.entry_pages,
+        };
         let end = self
             .file
             .write_all(&encode_footer::<E>(&extent))

@@ -5,7 +5,7 @@ use super::{
     support::{Client, Options, Service, Socket, eventually, soon},
     survive_measure::rss_mib,
     survive_raw::{
-        ANSWER_WITHIN, RSS_MIB_MAX, address, connect, first_answer, head, is_well, said, statuses,
+        ANSWER_WITHIN, RSS_MIB_MAX, address, connect, first_answer, head, is_well, statuses,
     },
 };
 use serde_json::{Value, json};
