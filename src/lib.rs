@@ -41,4 +41,5 @@ pub mod redaction_list;
 pub mod remote;
 pub mod rendered;
 pub mod trace;
+mod varint;
 pub mod views;

@@ -1,5 +1,6 @@
 //! The entries of the two tables, and how each is written in a page of a run file.
 
+use crate::varint;
 use acta_events::Sequence;
 
 /// What a record means for the transcript of its worker.
@@ -78,31 +79,6 @@ pub(super) trait Entry: Copy + Send + Sync + 'static {
     fn fence(&self) -> Fence;
 }
 
-/// Appends a number, seven bits to a byte, the lowest first.
-fn put(mut number: u64, out: &mut Vec<u8>) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-/// Takes a number off the front.
-fn take(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number = 0u64;
-    for shift in (0..u64::BITS).step_by(7) {
-        let byte = take_byte(bytes)?;
-        if shift == 63 && byte > 1 {
-            return None;
-        }
-        number |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
-}
-
 fn take_byte(bytes: &mut &[u8]) -> Option<u8> {
     let (first, rest) = bytes.split_first()?;
     *bytes = rest;
@@ -139,9 +115,9 @@ impl Entry for Posting {
         };
         let Some(before) = previous.filter(follows) else {
             out.push(self.kind as u8 | flag::RUN);
-            put(u64::from(self.worker), out);
-            put(self.seq.0, out);
-            put(u64::from(self.items), out);
+            varint::put(u64::from(self.worker), out);
+            varint::put(self.seq.0, out);
+            varint::put(u64::from(self.items), out);
             return out.push(self.run);
         };
         let rose_by = self.items - before.items;
@@ -149,9 +125,9 @@ impl Entry for Posting {
         flags |= [0, flag::ITEM, flag::ITEMS][rose_by.min(2) as usize];
         flags |= if self.run == before.run { 0 } else { flag::RUN };
         out.push(flags);
-        put(self.seq.0 - before.seq.0, out);
+        varint::put(self.seq.0 - before.seq.0, out);
         if flags & flag::ITEMS != 0 {
-            put(u64::from(rose_by), out);
+            varint::put(u64::from(rose_by), out);
         }
         if flags & flag::RUN != 0 {
             out.push(self.run);
@@ -165,17 +141,17 @@ impl Entry for Posting {
         }
         let kind = PostingKind::from_byte(flags & flag::KIND)?;
         if flags & flag::SAME_WORKER == 0 {
-            let worker = u32::try_from(take(bytes)?).ok()?;
-            let seq = Sequence(take(bytes)?);
-            let items = u32::try_from(take(bytes)?).ok()?;
+            let worker = u32::try_from(varint::take(bytes)?).ok()?;
+            let seq = Sequence(varint::take(bytes)?);
+            let items = u32::try_from(varint::take(bytes)?).ok()?;
             return Some(Self { worker, seq, items, kind, run: take_byte(bytes)? });
         }
         let before = previous?;
-        let seq = Sequence(before.seq.0.checked_add(take(bytes)?)?);
+        let seq = Sequence(before.seq.0.checked_add(varint::take(bytes)?)?);
         let rose_by = match flags & (flag::ITEM | flag::ITEMS) {
             0 => 0,
             flag::ITEM => 1,
-            flag::ITEMS => u32::try_from(take(bytes)?).ok()?,
+            flag::ITEMS => u32::try_from(varint::take(bytes)?).ok()?,
             _ => return None,
         };
         let items = before.items.checked_add(rose_by)?;
@@ -199,13 +175,13 @@ impl Entry for KeyEntry {
 
     fn encode(&self, _: Option<&Self>, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.digest);
-        put(self.seq.0, out);
+        varint::put(self.seq.0, out);
     }
 
     fn decode(_: Option<&Self>, bytes: &mut &[u8]) -> Option<Self> {
         let (digest, rest) = bytes.split_first_chunk()?;
         *bytes = rest;
-        Some(Self { digest: *digest, seq: Sequence(take(bytes)?) })
+        Some(Self { digest: *digest, seq: Sequence(varint::take(bytes)?) })
     }
 
     fn fence(&self) -> Fence {

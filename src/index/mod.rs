@@ -65,9 +65,9 @@
 //! # Cost
 //!
 //! A look-up reads one page per run, two when the run's fences stay in the file because they
-//! would take more than 1 MiB (from 11 million keys or 15 million postings on). There are at
-//! most `log2(flushes) + 1` runs of each table. 20 million entries take 362 MB (postings) and 484 MB
-//! (keys) on disk; as one run each, 6 KB and 8 KB of fences in memory. Runs below the limit of
+//! would take more than 1 MiB (from 13 million keys or some 80 million postings on). There are at
+//! most `log2(flushes) + 1` runs of each table. 20 million entries take some 60 MB (postings of workers
+//! that are at work in turns) and 405 MB (keys) on disk. Runs below the limit of
 //! 1 MiB halve in size from one to the next, so that all fences stay within a few MiB.
 
 mod entry;

@@ -12,7 +12,7 @@ use crate::data_dir::DataDir;
 use acta_events::{ContentBody, Sequence, block::Block};
 use std::{
     collections::BTreeSet,
-    fs,
+    fs, io,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -24,7 +24,12 @@ fn files_hold(dir: &Path, needle: &[u8]) -> bool {
         if path.is_dir() {
             return files_hold(&path, needle);
         }
-        fs::read(path).unwrap().windows(needle.len()).any(|window| window == needle)
+        match fs::read(&path) {
+            Ok(bytes) => bytes.windows(needle.len()).any(|window| window == needle),
+            // Files come and go behind what is read; what is gone holds nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => panic!("{}: {error}", path.display()),
+        }
     })
 }
 
@@ -49,7 +54,7 @@ fn limits() -> SealLimits {
 }
 
 fn sealed(journal: &SledJournal, through: u64) {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(60);
     while journal.sealed().0 < through {
         assert!(Instant::now() < until, "it was never sealed");
         std::thread::sleep(Duration::from_millis(5));
@@ -70,10 +75,10 @@ fn neither_content_nor_salt_is_left_in_any_file() {
         let secret = secret_of(block, seq);
         // Nothing makes it smaller, so the test finds what is there.
         assert!(files_hold(data.path(), &secret[20..60]), "{seq}");
-        assert!(files_hold(data.path(), &secret[..20]), "{seq}");
+        assert!(files_hold(data.path(), &secret[..16]), "{seq}");
         journal.erase(&erased(seq)).unwrap();
         assert!(!files_hold(data.path(), &secret[20..60]), "{seq}");
-        assert!(!files_hold(data.path(), &secret[..20]), "{seq}");
+        assert!(!files_hold(data.path(), &secret[..16]), "{seq}");
     }
     let later = block_after(journal.head(), 3, 5_000);
     append_each(&journal, &[later]);

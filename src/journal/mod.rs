@@ -17,6 +17,8 @@ mod erase;
 #[cfg(test)]
 mod erase_tests;
 mod fresh;
+mod frame;
+mod frame_parts;
 pub(crate) mod head_file;
 mod keeper;
 mod memory;

@@ -4,7 +4,7 @@
 //! <data>/segments/<first>-<last>.seg      sequences, 20 digits each
 //!
 //! file    magic "ACTS" · format u16 · 0 u16 · log id [16]
-//!         · frames × zstd frame with checksum, of: blocks × (length u32 · block)
+//!         · frames × a frame (`frame`)
 //!         · frames × (first sequence u64 · offset u64 · length u32 · length decompressed u32)
 //!         · footer
 //! footer  frames u32 · blocks u32 · first sequence u64 · last sequence u64
@@ -15,8 +15,7 @@
 //!
 //! Big-endian. Frames are closed at about [`FRAME_BYTES`], so a record is found by decompressing one
 //! of them, and reading any range takes the memory of one. The first is larger: what is in it serves all
-//! others as their dictionary, with which small frames come out smaller than large ones without. Should
-//! it be damaged, none of the others can be read.
+//! others as their dictionary. Should it be damaged, none of the others can be read.
 //!
 //! **Invariants.** Under its final name a segment is complete and durable: it is written under
 //! another name, synced, renamed, and its directory synced. It is never written to again; what has to be
@@ -26,40 +25,33 @@
 //! checks that frame, and whoever reads blocks checks their digests and their chain
 //! ([`super::walk`]); [`Segment::verify`] checks the file as a whole.
 
-use super::{EncodedBlock, Head};
-use acta_events::{
-    Digest, LogId, Sequence,
-    block::{BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES},
-    sha256,
+use super::{
+    EncodedBlock, Head,
+    frame::{
+        DICTIONARY_BYTES, FRAME_BYTES, FRAME_BYTES_MAX, Frame, FrameDecoder, FrameEncoder, Layout,
+    },
 };
-use bytes::Bytes;
+use acta_events::{Digest, LogId, Sequence, sha256};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use std::{
     fs::{File, OpenOptions},
     io::{self, BufWriter, Write},
-    ops::Range,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
 };
 use uuid::Uuid;
-use zstd::bulk::{Compressor, Decompressor};
 
-/// A frame is closed when it has reached this size, before compression.
-pub(super) const FRAME_BYTES: usize = 16 * 1024;
-/// The first frame, which is the dictionary of the others, at this one.
-const DICTIONARY_BYTES: usize = 112 * 1024;
-/// What a frame has at most: it may be one block short of full when the largest one comes.
-const FRAME_BYTES_MAX: usize = DICTIONARY_BYTES + 4 + BLOCK_BYTES_MAX;
-/// Compressing runs beside the commits, on a machine that may have few cores.
-const ZSTD_LEVEL: i32 = 3;
 const MAGIC: &[u8; 4] = b"ACTS";
-const FORMAT: u16 = 1;
+/// The newest format; the first is still read.
+const FORMAT: u16 = 2;
 const START_BYTES: u64 = 4 + 2 + 2 + 16;
 const ENTRY_BYTES: usize = 8 + 8 + 4 + 4;
 const FOOTER_BYTES: usize = 4 + 4 + 8 + 8 + 32 + 32 + 8 + 32 + 32;
 /// More frames than a segment ever has; a footer that says so is not believed.
 const FRAMES_MAX: usize = 1 << 20;
+const FIRST_UNREADABLE: &str =
+    "its first frame, which all others need, does not match its checksum";
 
 /// A segment, or a part of it, cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -182,7 +174,7 @@ pub(crate) fn parse_name(name: &str) -> Option<(Sequence, Sequence)> {
 /// Writes one segment, a frame at a time.
 pub(super) struct SegmentWriter {
     file: BufWriter<File>,
-    compressor: Compressor<'static>,
+    encoder: FrameEncoder,
     body: Sha256,
     written: u64,
     plain: Vec<u8>,
@@ -196,7 +188,7 @@ impl SegmentWriter {
     pub(super) fn create(path: &Path, log: LogId, previous: Head) -> io::Result<Self> {
         let file =
             OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?;
-        let compressor = compressor(&[])?;
+        let encoder = FrameEncoder::new()?;
         let first = previous.seq.next();
         let footer = Footer {
             frames: 0,
@@ -209,7 +201,7 @@ impl SegmentWriter {
         };
         let mut writer = Self {
             file: BufWriter::new(file),
-            compressor,
+            encoder,
             body: Sha256::new(),
             written: 0,
             plain: Vec::with_capacity(FRAME_BYTES_MAX),
@@ -255,19 +247,16 @@ impl SegmentWriter {
         if self.plain.is_empty() {
             return Ok(());
         }
-        let compressed = self.compressor.compress(&self.plain)?;
+        let stored = self.encoder.encode(&self.plain)?;
         let len = |bytes: &[u8]| u32::try_from(bytes.len()).expect("a frame is small");
         self.entries.push(Entry {
             first: self.frame_first,
             offset: self.written,
-            len: len(&compressed),
+            len: len(&stored),
             plain_len: len(&self.plain),
         });
-        if self.entries.len() == 1 {
-            self.compressor = compressor(&self.plain)?;
-        }
         self.plain.clear();
-        self.write(&compressed)
+        self.write(&stored)
     }
 
     /// Completes the file. It is not synced yet.
@@ -288,18 +277,12 @@ impl SegmentWriter {
     }
 }
 
-fn compressor(dictionary: &[u8]) -> io::Result<Compressor<'static>> {
-    let mut compressor = Compressor::with_dictionary(ZSTD_LEVEL, dictionary)?;
-    compressor.include_checksum(true)?;
-    compressor.include_contentsize(true)?;
-    Ok(compressor)
-}
-
 /// An open segment.
 pub(crate) struct Segment {
     file: File,
-    /// With the dictionary, once that was needed. Locked while one frame is decompressed.
-    decompressor: Mutex<Option<Decompressor<'static>>>,
+    layout: Layout,
+    /// With the dictionaries, once they were needed. Locked while one frame is decompressed.
+    decoder: Mutex<Option<FrameDecoder>>,
     entries: Vec<Entry>,
     footer: Footer,
     file_bytes: u64,
@@ -316,12 +299,13 @@ impl Segment {
         if !start.starts_with(MAGIC) {
             return Err(damaged("it does not begin as a segment does"));
         }
-        match number::<2>(&start, 4).and_then(|format| u16::try_from(format).ok()) {
-            Some(FORMAT) => {}
+        let layout = match number::<2>(&start, 4).and_then(|format| u16::try_from(format).ok()) {
+            Some(1) => Layout::Plain,
+            Some(FORMAT) => Layout::Tagged,
             // The checksum tells whether it says what was written.
             Some(newer) if newer > FORMAT => return Err(SegmentError::Newer(newer)),
             _ => return Err(damaged("its format is none that there ever was")),
-        }
+        };
         if Uuid::from_slice(&start[8..]).ok() != Some(log.0) {
             return Err(damaged("it belongs to another log"));
         }
@@ -349,7 +333,7 @@ impl Segment {
         let entries = table.chunks_exact(ENTRY_BYTES).map(Entry::decode);
         let entries = entries.collect::<Option<Vec<_>>>().filter(|entries| !entries.is_empty());
         let entries = entries.ok_or(damaged("it is empty"))?;
-        Ok(Self { file, decompressor: Mutex::default(), entries, footer, file_bytes })
+        Ok(Self { file, layout, decoder: Mutex::default(), entries, footer, file_bytes })
     }
 
     pub(crate) fn footer(&self) -> &Footer {
@@ -368,36 +352,35 @@ impl Segment {
     /// Reads and decompresses a frame.
     pub(super) fn frame(&self, number: usize) -> Result<Frame, SegmentError> {
         if number == 0 {
-            return self.decompressed(0, &mut Decompressor::new()?);
+            return self.decoded(0, &mut FrameDecoder::first(self.layout)?);
         }
-        let mut decompressor = self.decompressor.lock();
-        if decompressor.is_none() {
-            let dictionary = self.decompressed(0, &mut Decompressor::new()?)?;
-            *decompressor = Some(Decompressor::with_dictionary(&dictionary.plain)?);
+        let mut decoder = self.decoder.lock();
+        if decoder.is_none() {
+            let (entry, stored) = self.stored(0)?;
+            let others = FrameDecoder::others(self.layout, &stored, entry.plain_len as usize);
+            *decoder = Some(others.map_err(|_| SegmentError::Damaged(FIRST_UNREADABLE))?);
         }
-        let decompressor = decompressor.as_mut().expect("it was just made");
-        self.decompressed(number, decompressor)
+        self.decoded(number, decoder.as_mut().expect("it was just made"))
     }
 
-    fn decompressed(
-        &self,
-        number: usize,
-        decompressor: &mut Decompressor<'static>,
-    ) -> Result<Frame, SegmentError> {
+    fn stored(&self, number: usize) -> Result<(Entry, Vec<u8>), SegmentError> {
         let damaged = SegmentError::Damaged;
-        let entry = self.entries.get(number).ok_or(damaged("a frame beyond its end"))?;
+        let entry = *self.entries.get(number).ok_or(damaged("a frame beyond its end"))?;
         let (len, plain_len) = (entry.len as usize, entry.plain_len as usize);
         if plain_len > FRAME_BYTES_MAX || len > 2 * FRAME_BYTES_MAX {
             return Err(damaged("a frame is larger than frames are"));
         }
-        let mut compressed = vec![0; len];
-        read(&self.file, &mut compressed, entry.offset)?;
-        let plain = decompressor.decompress(&compressed, plain_len);
-        let plain = plain.map_err(|_| damaged("a frame does not match its checksum"))?;
-        if plain.len() != plain_len {
-            return Err(damaged("a frame has another length than it should"));
-        }
-        Frame::parse(plain, entry.first).ok_or(damaged("a frame does not hold blocks"))
+        let mut stored = vec![0; len];
+        read(&self.file, &mut stored, entry.offset)?;
+        Ok((entry, stored))
+    }
+
+    fn decoded(&self, number: usize, decoder: &mut FrameDecoder) -> Result<Frame, SegmentError> {
+        let (entry, stored) = self.stored(number)?;
+        let plain = decoder.decode(&stored, entry.plain_len as usize);
+        let plain = plain.map_err(SegmentError::Damaged)?;
+        let frame = Frame::parse(plain, entry.first);
+        frame.ok_or(SegmentError::Damaged("a frame does not hold blocks"))
     }
 
     /// Reads all of the file and compares it with its checksums. Blocks are not looked into.
@@ -425,50 +408,6 @@ fn read(file: &File, buffer: &mut [u8], at: u64) -> Result<(), SegmentError> {
         io::ErrorKind::UnexpectedEof => SegmentError::Damaged("it is cut short"),
         _ => SegmentError::Io(error),
     })
-}
-
-/// The blocks of a frame, unverified.
-#[derive(Debug)]
-pub(super) struct Frame {
-    plain: Vec<u8>,
-    blocks: Vec<(Sequence, Range<usize>)>,
-}
-
-impl Frame {
-    fn parse(plain: Vec<u8>, first: Sequence) -> Option<Self> {
-        let mut blocks = Vec::new();
-        let mut at = 0;
-        while at < plain.len() {
-            let len = usize::try_from(number::<4>(&plain, at)?).ok()?;
-            let range = at + 4..at + 4 + len;
-            let block = plain.get(range.clone()).filter(|_| len >= BLOCK_HEADER_BYTES)?;
-            blocks.push((Sequence(number::<8>(block, 12)?), range.clone()));
-            at = range.end;
-        }
-        let begins = blocks.first().is_some_and(|(found, _)| *found == first);
-        (begins && blocks.is_sorted_by(|a, b| a.0 < b.0)).then_some(Self { plain, blocks })
-    }
-
-    fn get(&self, at: usize) -> Option<(Sequence, Bytes)> {
-        let (first, range) = self.blocks.get(at)?;
-        // Copied, so that what is kept of it does not keep the whole frame in memory.
-        Some((*first, Bytes::copy_from_slice(&self.plain[range.clone()])))
-    }
-
-    /// All blocks, in order.
-    pub(super) fn blocks(&self) -> impl Iterator<Item = Bytes> {
-        self.blocks.iter().map(|(_, range)| Bytes::copy_from_slice(&self.plain[range.clone()]))
-    }
-
-    /// The first block at or after a sequence.
-    pub(super) fn ceiling(&self, seq: Sequence) -> Option<(Sequence, Bytes)> {
-        self.get(self.blocks.partition_point(|(first, _)| *first < seq))
-    }
-
-    /// The last block that begins at or before a sequence.
-    pub(super) fn floor(&self, seq: Sequence) -> Option<(Sequence, Bytes)> {
-        self.get(self.blocks.partition_point(|(first, _)| *first <= seq).checked_sub(1)?)
-    }
 }
 
 #[cfg(test)]

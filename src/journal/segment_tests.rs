@@ -4,6 +4,7 @@ use super::{
     super::test_blocks::{block_after, blocks_after, end_of, log},
     *,
 };
+use bytes::Bytes;
 use proptest::prelude::*;
 use std::{fs, path::PathBuf};
 
@@ -149,4 +150,37 @@ fn damage_anywhere_is_noticed() {
     let renamed = dir.path().join(file_name(Sequence(2), footer.end.seq));
     fs::rename(&path, &renamed).unwrap();
     assert!(Segment::open(&renamed, log()).is_err());
+}
+
+/// A segment of format 1, which had its frames compressed as they are.
+#[test]
+fn the_first_format_is_still_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let written = blocks_after(Head::empty(log()), 60, 4_000);
+    let (path, _) = write(dir.path(), Head::empty(log()), &written);
+    let segment = Segment::open(&path, log()).unwrap();
+    let mut bytes = fs::read(&path).unwrap()[..START_BYTES as usize].to_vec();
+    bytes[4..6].copy_from_slice(&1_u16.to_be_bytes());
+    let (mut table, mut dictionary) = (Vec::new(), Vec::new());
+    for (number, entry) in segment.entries.iter().enumerate() {
+        let plain = segment.frame(number).unwrap().plain;
+        let mut compressor = zstd::bulk::Compressor::with_dictionary(3, &dictionary).unwrap();
+        compressor.include_checksum(true).unwrap();
+        let stored = compressor.compress(&plain).unwrap();
+        let (offset, len) = (bytes.len() as u64, stored.len() as u32);
+        Entry { offset, len, ..*entry }.encode(&mut table);
+        bytes.extend_from_slice(&stored);
+        if number == 0 {
+            dictionary = plain;
+        }
+    }
+    let body = Digest(Sha256::digest(&bytes).into());
+    table.extend_from_slice(&Footer { body, ..segment.footer().clone() }.encode());
+    let checksum = sha256(&[&table]);
+    fs::write(&path, [&bytes[..], &table, &checksum.0].concat()).unwrap();
+    let old = Segment::open(&path, log()).unwrap();
+    old.verify().unwrap();
+    let expected: Vec<_> = written.iter().map(|block| block.bytes.clone()).collect();
+    assert!(old.frames() > 2);
+    assert_eq!(all(&old).unwrap(), expected);
 }

@@ -7,8 +7,9 @@
 
 use super::{
     EncodedBlock, Head, ReadError,
+    frame::Frame,
     panics::Fault,
-    segment::{Footer, Frame, Segment, SegmentError, SegmentWriter, file_name, parse_name},
+    segment::{Footer, Segment, SegmentError, SegmentWriter, file_name, parse_name},
     sled_store::{Disk, SealStep},
     walk::damaged,
 };

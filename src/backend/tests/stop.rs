@@ -33,7 +33,7 @@ async fn a_graceful_stop_can_be_forced() {
     rig.until_text("on\n").await;
     rig.stop.send_replace(Some(StopMode::Graceful));
     rig.until_text("no\n").await;
-    let (ended, _) = timeout(Duration::from_secs(10), rig.stop(StopMode::Force))
+    let (ended, _) = timeout(Duration::from_secs(60), rig.stop(StopMode::Force))
         .await
         .expect("it does not wait for the grace");
     assert_eq!(ended, Ended::Stopped);
