@@ -42,4 +42,5 @@ pub mod remote;
 pub mod rendered;
 pub mod trace;
 mod varint;
+pub mod trust;
 pub mod views;

@@ -5,7 +5,8 @@
 //! the log until its delivery, or the end of its attempts, is.
 //!
 //! Where a URL leads to is looked at when it is registered and again here, by the resolver whose
-//! addresses are the ones that are connected to: a name that leads elsewhere by now gets nowhere.
+//! addresses are the ones that are connected to: a name that leads elsewhere by now gets nowhere. Over TLS
+//! the certificate has to be one for that name, whichever of its addresses was taken.
 
 use super::{AddressPolicy, UrlRefused, external_runtime};
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     error::Rejection,
     feed::{Filter, Follower},
     log::Log,
+    trust::{Mistrust, Trust},
 };
 use acta_events::{Event, MediaType, Record, Sequence, WorkerId, WorkerRef};
 use acta_projections::{EXTERNAL_RUNTIME, WorkerState, WorkerStatus};
@@ -76,10 +78,10 @@ impl PushOwner {
         engine: EngineHandle,
         addresses: AddressPolicy,
         limits: PushLimits,
+        trust: &Trust,
     ) -> Result<Self, reqwest::Error> {
-        let http = Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
+        let http = trust
+            .http()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(limits.answer)
             .dns_resolver(Arc::new(CheckedResolver(addresses.clone())))
@@ -452,6 +454,9 @@ fn failed(error: &reqwest::Error) -> Attempt {
             return Attempt::Never(reason(refused));
         }
         source = cause.source();
+    }
+    if let Some(why) = Mistrust::of(error) {
+        return Attempt::Again(why.to_string(), None);
     }
     let why = if error.is_timeout() {
         "it did not answer in time"

@@ -1,6 +1,7 @@
 //! The HTTP side of the command line: one call, its deadline, its retries and its errors.
 
 use super::credentials::Credentials;
+use crate::trust::{Mistrust, Trust};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest::{Method, StatusCode, Url, header};
 use serde::de::DeserializeOwned;
@@ -22,6 +23,9 @@ pub(super) enum ClientError {
         "no Acta service answers at {url}; start one with `acta serve`, or name another with --url"
     )]
     NoService { url: String },
+    /// Somebody listens there who is not believed.
+    #[error("{url}: {why}")]
+    Mistrusted { url: String, why: Mistrust },
     /// The service wants another token, or one at all.
     #[error(
         "{} (unauthorized); looked for a token in: {}",
@@ -129,20 +133,23 @@ fn fresh_key() -> String {
 pub(super) struct Client {
     base: Url,
     http: reqwest::Client,
+    trust: Trust,
     credentials: Credentials,
 }
 
 impl Client {
-    pub(super) fn new(base: Url, credentials: Credentials) -> anyhow::Result<Self> {
-        // No proxy, since the WebSocket side knows none either; no redirect, since the token
-        // is for this service only.
-        let http = reqwest::Client::builder()
+    pub(super) fn new(base: Url, credentials: Credentials, trust: &Trust) -> anyhow::Result<Self> {
+        let http = trust
+            .http()
             .connect_timeout(CONNECT_DEADLINE)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("acta/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { base, http, credentials })
+        Ok(Self { base, http, trust: trust.clone(), credentials })
+    }
+
+    /// What opens a WebSocket to the service.
+    pub(super) fn connector(&self) -> tokio_tungstenite::Connector {
+        self.trust.connector()
     }
 
     pub(super) fn token(&self) -> Option<&str> {
@@ -159,6 +166,14 @@ impl Client {
 
     pub(super) fn no_service(&self) -> ClientError {
         ClientError::NoService { url: self.shown() }
+    }
+
+    /// Why there is no connection, after an attempt at one.
+    pub(super) fn unconnected(&self, error: &(dyn std::error::Error + 'static)) -> ClientError {
+        match Mistrust::of(error) {
+            Some(why) => ClientError::Mistrusted { url: self.shown(), why },
+            None => self.no_service(),
+        }
     }
 
     pub(super) fn not_acta(&self, what: impl ToString) -> ClientError {
@@ -230,7 +245,9 @@ impl Client {
         let (status, headers, body) = match timeout_at(deadline, exchange).await {
             Ok(Ok(answer)) => answer,
             // Nothing was sent; a service that does not listen will not by itself.
-            Ok(Err(error)) if error.is_connect() => return Err(Failure::Final(self.no_service())),
+            Ok(Err(error)) if error.is_connect() => {
+                return Err(Failure::Final(self.unconnected(&error)));
+            }
             Ok(Err(error)) => {
                 return Err(unknown(format!("the connection broke: {}", root(&error))));
             }
@@ -265,7 +282,7 @@ impl Client {
         }
         let broken = |what: String| ClientError::Unknown { what, key: None };
         let response = request.send().await.map_err(|error| match error.is_connect() {
-            true => self.no_service(),
+            true => self.unconnected(&error),
             false => broken(format!("the connection broke: {}", root(&error))),
         })?;
         if response.status().is_success() {
@@ -297,7 +314,7 @@ impl Client {
             request = request.bearer_auth(token);
         }
         let broken = |error: reqwest::Error| match error.is_connect() {
-            true => self.no_service(),
+            true => self.unconnected(&error),
             false => ClientError::Unknown {
                 what: format!("the connection broke: {}", root(&error)),
                 key: None,

@@ -1,12 +1,15 @@
 //! `acta connect`.
 
 use super::{credentials::Secret, output::Output, serve_args::LogFormat, telemetry, usage};
-use crate::connect::{
-    self, ConnectError, Stopping,
-    backend::Backend,
-    backends,
-    options::{BackendOptions, Mode, Options},
-    wire::{Token, Wire},
+use crate::{
+    connect::{
+        self, ConnectError, Stopping,
+        backend::Backend,
+        backends,
+        options::{BackendOptions, Mode, Options},
+        wire::{Token, Wire},
+    },
+    trust::Trust,
 };
 use acta_events::WorkerId;
 use clap::{Args, ValueEnum};
@@ -122,10 +125,11 @@ struct Plan {
 }
 
 /// Understands the arguments, without any I/O.
-fn plan(args: &ConnectArgs, given: Given) -> anyhow::Result<Plan> {
+fn plan(args: &ConnectArgs, given: Given, trust: &Trust) -> anyhow::Result<Plan> {
     let backend_options =
         BackendOptions::parse(args.backend_options.iter().map(String::as_str)).map_err(usage)?;
-    let backend = backends::registry().build(&args.backend, &backend_options).map_err(usage)?;
+    let backend = backends::registry().build(&args.backend, &backend_options, trust);
+    let backend = backend.map_err(usage)?;
     let token = match given.token {
         Some(token) => Some(token.expose().to_owned()),
         None => TOKEN_VARIABLES.into_iter().find_map(variable),
@@ -167,13 +171,18 @@ fn plan(args: &ConnectArgs, given: Given) -> anyhow::Result<Plan> {
         listen: args.listen,
         public_url: args.public_url.clone(),
     };
-    let wire = Wire::new(url, args.worker.as_str(), token)?;
+    let wire = Wire::new(url, args.worker.as_str(), token, trust)?;
     Ok(Plan { options, wire, backend, dry_run: args.dry_run, log: args.log })
 }
 
 /// Attaches this process to a worker until it is told to stop.
-pub(super) async fn run(args: ConnectArgs, given: Given, out: &mut Output) -> anyhow::Result<()> {
-    let Plan { options, wire, backend, dry_run, log } = plan(&args, given)?;
+pub(super) async fn run(
+    args: ConnectArgs,
+    given: Given,
+    trust: &Trust,
+    out: &mut Output,
+) -> anyhow::Result<()> {
+    let Plan { options, wire, backend, dry_run, log } = plan(&args, given, trust)?;
     if dry_run {
         backend.close().await;
         out.line(&summary(&options, &wire))?;

@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async_with_config,
+    MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
     tungstenite::{
         Error as WsError, Message, client::IntoClientRequest, http::HeaderValue,
         protocol::WebSocketConfig,
@@ -195,7 +195,10 @@ impl<'a> Follower<'a> {
         let config = WebSocketConfig::default()
             .max_message_size(Some(FRAME_BYTES_MAX))
             .max_frame_size(Some(FRAME_BYTES_MAX));
-        let connecting = connect_async_with_config(request, Some(config), true);
+        let connector = Some(self.client.connector());
+        // Boxed, since a handshake has much to remember.
+        let connecting =
+            Box::pin(connect_async_tls_with_config(request, Some(config), true, connector));
         match timeout(CONNECT_DEADLINE, connecting).await {
             Ok(Ok((socket, _))) => {
                 self.socket = Some(socket);
@@ -215,7 +218,9 @@ impl<'a> Follower<'a> {
                 self.lost(&error.to_string());
                 Ok(())
             }
-            Ok(Err(WsError::Io(_))) => Err(self.client.no_service()),
+            Ok(Err(error @ (WsError::Io(_) | WsError::Tls(_)))) => {
+                Err(self.client.unconnected(&error))
+            }
             Ok(Err(error)) => Err(self.client.not_acta(error)),
             Err(_) if self.was_connected => {
                 self.lost("the service does not answer");
@@ -232,8 +237,8 @@ impl<'a> Follower<'a> {
             }
             _ => self.client.url(&["events", "ws"]),
         };
-        // The base is http, which is what ws is made from; nothing else was let in.
-        let _ = url.set_scheme("ws");
+        // The base is one of these two; nothing else was let in.
+        let _ = url.set_scheme(if url.scheme() == "https" { "wss" } else { "ws" });
         let mut query = url.query_pairs_mut();
         match &self.position {
             Start::Now => {}

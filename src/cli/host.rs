@@ -204,7 +204,9 @@ fn may_pass(error: &ClientError) -> bool {
     match error {
         ClientError::Api { status, .. } => *status >= 500,
         ClientError::NoService { .. } | ClientError::Unknown { .. } => true,
-        ClientError::Unauthorized { .. } | ClientError::NotActa { .. } => false,
+        ClientError::Unauthorized { .. }
+        | ClientError::Mistrusted { .. }
+        | ClientError::NotActa { .. } => false,
     }
 }
 

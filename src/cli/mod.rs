@@ -60,6 +60,7 @@ mod worker_address;
 #[cfg(test)]
 mod tests;
 
+use crate::trust::Trust;
 use acta_events::{Sequence, Timestamp};
 use anyhow::Context;
 use clap::{ArgMatches, Args, Parser, Subcommand, parser::ValueSource};
@@ -95,7 +96,7 @@ pub(crate) struct Cli {
 }
 
 /// How to reach a service. Accepted before and after the name of the subcommand; `serve` has
-/// options of its own under two of these names.
+/// options of its own under three of these names.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Connection and output")]
 struct Connection {
@@ -117,6 +118,10 @@ struct Connection {
     /// The data directory in which to look for the operator token [default: ./acta-data]
     #[arg(long, global = true, value_name = "DIR", env = "ACTA_DATA")]
     data: Option<PathBuf>,
+
+    /// A file with certificates of further authorities, in PEM, to trust over https
+    #[arg(long, global = true, value_name = "FILE", env = "ACTA_CA")]
+    ca: Option<PathBuf>,
 
     /// How results are printed
     #[arg(short, long, global = true, value_enum, default_value_t)]
@@ -279,9 +284,10 @@ fn run(cli: Cli, given: connect::Given, arguments: &[OsString]) -> anyhow::Resul
         }
         Command::Connect(args) => {
             let mut out = connection.stdout();
+            let trust = Trust::new(connection.ca.as_deref())?;
             block_on(
                 &mut Builder::new_current_thread(),
-                Box::pin(connect::run(*args, given, &mut out)),
+                Box::pin(connect::run(*args, given, &trust, &mut out)),
             )
         }
         Command::Rebuild(args) => {
@@ -393,7 +399,7 @@ fn block_on<T>(
 impl Connection {
     fn client(&self) -> anyhow::Result<Client> {
         let found = Search::here(self.token.as_ref(), self.data.as_deref(), &self.url)?;
-        Client::new(self.url.clone(), found)
+        Client::new(self.url.clone(), found, &Trust::new(self.ca.as_deref())?)
     }
 
     fn stdout(&self) -> Output {
@@ -404,9 +410,18 @@ impl Connection {
 fn parse_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("{error}, as in http://127.0.0.1:8080"))?;
     match url.scheme() {
-        "http" if url.host_str().is_some() => Ok(url),
-        "https" => Err("https is not spoken; use a tunnel, or a proxy on this machine".into()),
-        _ => Err("an address is written as in http://127.0.0.1:8080".into()),
+        "http" | "https" if url.host_str().is_some() => Ok(url),
+        _ => {
+            Err("an address is written as in http://127.0.0.1:8080 or https://acta.example".into())
+        }
+    }
+}
+
+/// For who is spoken to without TLS.
+fn parse_http_url(text: &str) -> Result<Url, String> {
+    match parse_url(text)? {
+        url if url.scheme() == "http" => Ok(url),
+        _ => Err("https is not spoken there; use a collector on this machine".into()),
     }
 }
 

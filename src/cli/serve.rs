@@ -23,6 +23,7 @@ use crate::{
     log::{Contents, Log},
     manifest::Manifest,
     remote::{MonitorOwner, Remotes},
+    trust::Trust,
 };
 use acta_events::{HostCapabilities, HostId, HostRegistered, LogId, generated_id};
 use anyhow::{Context as _, Result, anyhow};
@@ -63,6 +64,8 @@ pub(super) fn open_stopped(data: &Path) -> Result<Opened> {
 /// Runs the service until it is told to stop.
 pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     allow_many_files();
+    // Before anything is opened: a file that cannot be used is a mistake in the options.
+    let trust = Trust::new(args.ca.as_deref())?;
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
@@ -109,12 +112,13 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
         own_hosts.into_iter().flatten().collect(),
         Duration::from_millis(args.limits.host_lease_ms),
     );
-    let remotes = Remotes::new().context("the client for other services could not be set up")?;
+    let remotes =
+        Remotes::new(trust.clone()).context("the client for other services could not be set up")?;
     let monitor = MonitorOwner::start(remotes.clone(), Arc::clone(&opened.log));
     let eraser = EraserOwner::start(Arc::clone(&opened.log));
     let (reads, reads_owner) = reads(&args, &engine).unzip();
     let (agents, agents_owner) =
-        super::serve_agents::start(&args.agents, &opened.log, &engine.handle())?;
+        super::serve_agents::start(&args.agents, &opened.log, &engine.handle(), &trust)?;
     let mut surface = Surface::new(
         Arc::clone(&opened.log),
         engine.handle(),

@@ -6,6 +6,7 @@ use crate::{
     engine::{Engine, EngineHandle},
     http::Agents,
     log::Log,
+    trust::Trust,
 };
 use acta_events::{RuntimeId, RuntimeRegistered};
 use anyhow::{Context as _, Result, bail};
@@ -81,6 +82,7 @@ pub(super) fn start(
     args: &AgentArgs,
     log: &Arc<Log>,
     engine: &EngineHandle,
+    trust: &Trust,
 ) -> Result<(Agents, AgentsOwner)> {
     let leases = Leases::new(Duration::from_millis(args.lease_ms));
     let addresses = AddressPolicy::new(args.push_allow.iter().copied());
@@ -91,7 +93,7 @@ pub(super) fn start(
     };
     let owner = AgentsOwner {
         leases: LeaseOwner::start(leases.clone(), Arc::clone(log), engine.clone()),
-        push: PushOwner::start(Arc::clone(log), engine.clone(), addresses.clone(), limits)
+        push: PushOwner::start(Arc::clone(log), engine.clone(), addresses.clone(), limits, trust)
             .context("messages could not be posted to agents")?,
     };
     let agents = Agents {

@@ -70,7 +70,7 @@ pub struct ServeArgs {
 
     /// Where traces are sent, over OTLP, as in http://127.0.0.1:4318; for builds with the feature
     /// `otlp`. The variables OTEL_TRACES_SAMPLER and OTEL_EXPORTER_OTLP_PROTOCOL count
-    #[arg(long, value_name = "URL", env = "ACTA_OTLP_ENDPOINT", value_parser = super::parse_url)]
+    #[arg(long, value_name = "URL", env = "ACTA_OTLP_ENDPOINT", value_parser = super::parse_http_url)]
     pub otlp_endpoint: Option<Url>,
 
     /// Identity of this service's own runtime
@@ -90,6 +90,11 @@ pub struct ServeArgs {
     /// Agents that connect in.
     #[command(flatten)]
     pub agents: super::serve_agents::AgentArgs,
+
+    /// A file with certificates of further authorities, in PEM, to trust when this service connects to
+    /// others over TLS: runtimes of other services, agents' URLs
+    #[arg(long, value_name = "FILE", env = "ACTA_CA", help_heading = "Access")]
+    pub ca: Option<PathBuf>,
 
     /// A token with the role operator, beside the generated one; may be repeated
     #[arg(

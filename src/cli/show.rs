@@ -2,6 +2,7 @@
 
 use super::client::{Call, Client, ClientError};
 use super::output::{Format, Output, outline};
+use super::runtime::diagnostics;
 use super::short_ids::resolve_worker;
 use super::worker_address::WorkerAddress;
 use super::{parse_moment, usage};
@@ -70,7 +71,17 @@ pub(super) async fn run(args: ShowArgs, client: &Client, out: &mut Output) -> an
     if out.format == Format::Json {
         return out.json(&answer);
     }
-    out.text(&outline(body(&answer)))
+    out.text(&outline(&for_people(body(&answer))))
+}
+
+/// With diagnostics as sentences.
+fn for_people(shown: &Value) -> Value {
+    let mut shown = shown.clone();
+    let told = diagnostics(&shown);
+    if let Some(field) = shown.get_mut("diagnostics").filter(|_| !told.is_empty()) {
+        *field = told.into();
+    }
+    shown
 }
 
 async fn worker(client: &Client, id: &str, at: Option<&String>) -> anyhow::Result<Value> {

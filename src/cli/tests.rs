@@ -5,6 +5,7 @@ use super::client::{Call, Client, ClientError};
 use super::credentials::Credentials;
 use super::output::{Format, Output};
 use super::{Cli, Command, Secret, tail};
+use crate::trust::Trust;
 use axum::{
     Json, Router,
     extract::{
@@ -46,6 +47,9 @@ fn usage_errors_exit_with_2_and_help_with_0() {
         "acta runtime rm berlin",
         "acta show worker berlin/w-1",
         "acta -o json --url http://localhost:1 ls runtimes",
+        "acta ls --url https://x --ca authority.pem",
+        "acta serve --ca authority.pem",
+        "acta connect w --ca authority.pem",
         "acta send w hello there --wait --timeout 5",
         "acta send w -",
         "acta send w --kind system -- --not-an-option",
@@ -84,7 +88,6 @@ fn usage_errors_exit_with_2_and_help_with_0() {
         "acta runtime rm",
         "acta ls --limit -1",
         "acta ls --url ftp://x",
-        "acta ls --url https://x",
         "acta ls --token",
         "acta ls --at yesterday",
         "acta send",
@@ -282,7 +285,12 @@ async fn client(fake: Fake) -> Client {
 
 fn at(url: &str) -> Client {
     let looked = vec!["/data/operator.token".into()];
-    Client::new(Url::parse(url).unwrap(), Credentials { token: None, looked }).unwrap()
+    Client::new(
+        Url::parse(url).unwrap(),
+        Credentials { token: None, looked },
+        &Trust::new(None).unwrap(),
+    )
+    .unwrap()
 }
 
 #[derive(Clone, Default)]

@@ -1,6 +1,7 @@
 //! What does the work: the seam between the loops and whatever answers a message.
 
 use super::options::BackendOptions;
+use crate::trust::Trust;
 use acta_events::ProcessRef;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -140,7 +141,8 @@ pub trait Backend: Send + Sync {
 }
 
 /// Makes a backend from its options, without any I/O. The error says what is wrong with them.
-pub type Factory = fn(&BackendOptions) -> Result<Arc<dyn Backend>, String>;
+/// It is told whom to believe over TLS.
+pub type Factory = fn(&BackendOptions, &Trust) -> Result<Arc<dyn Backend>, String>;
 
 /// Backends by name.
 #[derive(Default)]
@@ -165,12 +167,18 @@ impl Registry {
     }
 
     /// Builds the one with this name. The error is for whoever gave the name and the options.
-    pub fn build(&self, name: &str, options: &BackendOptions) -> Result<Arc<dyn Backend>, String> {
+    pub fn build(
+        &self,
+        name: &str,
+        options: &BackendOptions,
+        trust: &Trust,
+    ) -> Result<Arc<dyn Backend>, String> {
         let Some(factory) = self.factories.get(name) else {
             let known = self.names().join(", ");
             return Err(format!("there is no backend {name:?}; the known ones are: {known}"));
         };
-        let backend = factory(options).map_err(|error| format!("backend {name}: {error}"))?;
+        let backend =
+            factory(options, trust).map_err(|error| format!("backend {name}: {error}"))?;
         Ok(backend)
     }
 }

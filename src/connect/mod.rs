@@ -168,7 +168,7 @@ async fn register(wire: &Wire, url: Option<&Url>) -> Result<(), ConnectError> {
             Ok(()) => break,
             Err(error) => error,
         };
-        if error.status().is_some() || attempt == REGISTER_TRIES {
+        if error.is_for_people() || attempt == REGISTER_TRIES {
             return Err(ConnectError::Register(error));
         }
         tracing::warn!(%error, attempt, "registering did not work; trying again");

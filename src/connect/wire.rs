@@ -3,6 +3,7 @@
 //! Each is made once, with a deadline of its own; who calls decides whether to repeat it. What
 //! is repeated after a crash carries the same key, so that it counts once.
 
+use crate::trust::{Mistrust, Trust};
 use reqwest::{Client, Method, RequestBuilder, StatusCode, Url, header};
 use serde_json::{Value, json};
 use std::{fmt, time::Duration};
@@ -30,6 +31,9 @@ pub enum WireError {
         /// How long the service asked to wait.
         retry_after: Option<Duration>,
     },
+    /// Whoever answers is not believed to be the service. Nothing was asked.
+    #[error("{0}")]
+    Mistrusted(Mistrust),
     /// The service failed at this very request: it may go well the next time.
     #[error("{what}")]
     Failed {
@@ -58,6 +62,11 @@ impl WireError {
     /// Whether the service does not know this worker, or its token, any more.
     pub(super) fn is_shut_out(&self) -> bool {
         self.status() == Some(401)
+    }
+
+    /// Whether somebody has to change something before the same request can go well.
+    pub(super) fn is_for_people(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Mistrusted(_))
     }
 
     /// How long the service asked to wait.
@@ -106,12 +115,15 @@ pub struct Wire {
 
 impl Wire {
     /// Nothing is sent yet.
-    pub fn new(base: Url, worker_id: &str, token: Token) -> Result<Self, reqwest::Error> {
-        // No redirect, since the token is for this platform only.
-        let http = Client::builder()
+    pub fn new(
+        base: Url,
+        worker_id: &str,
+        token: Token,
+        trust: &Trust,
+    ) -> Result<Self, reqwest::Error> {
+        let http = trust
+            .http()
             .connect_timeout(CONNECT_DEADLINE)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("acta-connect/", env!("CARGO_PKG_VERSION")))
             .build()?;
         Ok(Self { base, worker_id: worker_id.into(), token, http })
@@ -247,6 +259,9 @@ fn away(error: &reqwest::Error) -> WireError {
     while let Some(source) = root.source() {
         root = source;
     }
+    if let Some(why) = Mistrust::of(error) {
+        return WireError::Mistrusted(why);
+    }
     let what = if error.is_connect() {
         format!("nobody answers there: {root}")
     } else if error.is_timeout() {
@@ -294,6 +309,7 @@ mod tests {
                 WireError::Away { .. } => "away",
                 WireError::Failed { .. } => "failed",
                 WireError::Refused { .. } => "refused",
+                WireError::Mistrusted(_) => "mistrusted",
             };
             assert_eq!(kind, expected, "{status}");
         };
@@ -328,7 +344,8 @@ mod tests {
             assert!(Token::parse(wrong).is_none(), "{wrong:?}");
         }
         let token = Token::parse("s3cret").unwrap();
-        let wire = Wire::new(Url::parse("http://u:p@h:1/base/").unwrap(), "w", token).unwrap();
+        let wire = Url::parse("http://u:p@h:1/base/").unwrap();
+        let wire = Wire::new(wire, "w", token, &Trust::new(None).unwrap()).unwrap();
         assert!(!format!("{wire:?}").contains("s3cret"));
         assert_eq!(wire.shown(), "http://h:1/base");
         let url = wire.url(&["workspaces", "a/b", "a2a"]);

@@ -56,6 +56,8 @@ fn shape(
             if let (Source::Remote(address), past::At::Now) = (&source, at) {
                 let seen = app.remotes.seen(&host.runtime, address);
                 let (shown, there) = remote_status(seen.as_ref());
+                // The host is there as long as its service answers, whether that takes work or not.
+                let shown = if matches!(shown, "running" | "stopped") { "online" } else { shown };
                 (status, usable) = (json!(shown), there);
                 if let Some(problem) = seen.and_then(|seen| seen.problem) {
                     let message = format!("runtime `{}`: {problem}", host.runtime);

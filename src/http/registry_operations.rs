@@ -220,6 +220,21 @@ async fn pending(app: &App, worker: &WorkerRef, source: &Source, code: &str) -> 
     Ok(refusal(worker, "unsupported", &diagnostic(code, "info", message)))
 }
 
+/// A page that could not be read.
+fn unread(worker: &WorkerRef, (start, limit): (u64, Option<usize>), told: &Value) -> Response {
+    let answer = json!({
+        "state": "rejected",
+        "runtime_id": worker.runtime_id,
+        "worker_id": worker.worker_id,
+        "start": start,
+        "limit": limit,
+        "total_items": 0,
+        "items": [],
+        "diagnostics": [told],
+    });
+    Json(answer).into_response()
+}
+
 /// A page of what was said.
 pub(super) async fn transcript(
     caller: Caller,
@@ -256,7 +271,8 @@ pub(super) async fn transcript(
     let page = match workers::page(&app, worker.clone(), &uri).await {
         Ok(page) => page,
         Err(refused) => {
-            return Err(worker_diagnostic(&worker, refused.clone()).err().unwrap_or(refused));
+            let told = worker_diagnostic(&worker, refused)?;
+            return Ok(unread(&worker, workers::asked_page(&uri)?, &told));
         }
     };
     let items: Vec<Value> = page

@@ -58,14 +58,16 @@ impl RegisterRequest {
 /// An address without anything secret in it, and without a trailing slash.
 fn address(text: &str) -> Reply<String> {
     let refuse = |why: &str| {
-        Err(Rejection::invalid(format!("`url` {why}; give it as in http://10.0.0.7:7421")))
+        Err(Rejection::invalid(format!(
+            "`url` {why}; give it as in https://acta.example or http://10.0.0.7:7421"
+        )))
     };
     if text.len() > TEXT_CHARS_MAX {
         return refuse("is too long");
     }
     let Ok(url) = reqwest::Url::parse(text.trim()) else { return refuse("is no address") };
-    if url.scheme() != "http" {
-        return refuse("is not of the scheme http, which is the only one spoken here");
+    if !matches!(url.scheme(), "http" | "https") {
+        return refuse("begins with neither http:// nor https://");
     }
     if !url.username().is_empty() || url.password().is_some() {
         return refuse("has a user or a password in it; name the variable with the token instead");
@@ -141,7 +143,8 @@ mod tests {
         for (text, expected) in [
             ("http://10.0.0.7:7421", Some("http://10.0.0.7:7421")),
             (" http://[::1]:7421/acta/ ", Some("http://[::1]:7421/acta")),
-            ("https://a.example", None),
+            ("https://a.example", Some("https://a.example")),
+            ("wss://a.example", None),
             ("ftp://a.example", None),
             ("http://user@a.example", None),
             ("http://:secret@a.example", None),

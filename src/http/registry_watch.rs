@@ -11,11 +11,7 @@ use super::{
     socket::{CloseCode, Sender, split},
     worker_ws,
 };
-use crate::{
-    auth::Permission,
-    error::Rejection,
-    remote::{self, Frames},
-};
+use crate::{auth::Permission, error::Rejection, remote::Frames};
 use acta_events::{RuntimeId, WorkerRef};
 use axum::{
     Json,
@@ -83,7 +79,7 @@ pub(super) async fn open(
             let upgrade = upgrade.map_err(|error| {
                 Rejection::invalid(format!("this route speaks WebSocket only: {error}"))
             })?;
-            let opened = remote::watch(&address, worker.worker_id.as_str(), uri.query()).await;
+            let opened = app.remotes.watch(&address, worker.worker_id.as_str(), uri.query()).await;
             let frames = opened
                 .map_err(|error| registry_remote::unwatchable(&app, &worker, &address, &error))?;
             let there =

@@ -397,6 +397,13 @@ pub(super) fn present_page(app: &App, uri: &Uri) -> Reply<(u64, usize)> {
     Ok((query.start, limit))
 }
 
+/// Where the page begins that a query asks for, and how long it is to be, whether that can be had or
+/// not.
+pub(super) fn asked_page(uri: &Uri) -> Reply<(u64, Option<usize>)> {
+    let query: TranscriptQuery = query::query(uri)?;
+    Ok((query.start, query.limit))
+}
+
 fn limit(app: &App, query: &TranscriptQuery) -> Reply<usize> {
     let limit = query.limit.unwrap_or(app.limits.transcript_items);
     if limit > app.limits.transcript_items {

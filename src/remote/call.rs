@@ -1,6 +1,7 @@
 //! One question to another service: its deadline, its repeat, and what may come back.
 
 use super::Remotes;
+use crate::trust::Mistrust;
 use acta_events::{RemoteAddress, TraceParent};
 use reqwest::{Method, StatusCode, Url, header};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -28,6 +29,9 @@ pub(crate) enum RemoteError {
     /// Nobody was reached: nothing was done.
     #[error("it cannot be reached; it may be down, or its address wrong")]
     Unreachable,
+    /// Somebody was reached who is not believed to be it: nothing was asked.
+    #[error("{0}")]
+    Mistrusted(Mistrust),
     /// No answer, or half of one: what was asked for may have been done.
     #[error("it did not answer within {} s", super::ANSWER_DEADLINE.as_secs())]
     NoAnswer,
@@ -55,6 +59,7 @@ impl RemoteError {
         match self {
             Self::NoToken(_) => "remote_token_missing",
             Self::Unreachable | Self::NoAnswer => "remote_unavailable",
+            Self::Mistrusted(_) => "remote_untrusted",
             Self::Unauthorized => "remote_unauthorized",
             Self::Refused { .. } => "remote_refused",
             Self::NotUnderstood(_) => "remote_not_understood",
@@ -189,7 +194,11 @@ impl Remotes {
         }
         let mut response = request.send().await.map_err(|error| {
             let never_sent = error.is_connect() || error.is_builder();
-            if never_sent { RemoteError::Unreachable } else { RemoteError::NoAnswer }
+            match Mistrust::of(&error) {
+                Some(why) if never_sent => RemoteError::Mistrusted(why),
+                _ if never_sent => RemoteError::Unreachable,
+                _ => RemoteError::NoAnswer,
+            }
         })?;
         let status = response.status();
         let replayed = response.headers().contains_key(crate::http::REPLAYED);

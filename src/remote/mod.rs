@@ -11,12 +11,13 @@ mod wire;
 
 pub(crate) use call::{Asked, RemoteError};
 pub use monitor::MonitorOwner;
-pub(crate) use watch::{Frames, watch};
+pub(crate) use watch::Frames;
 pub(crate) use wire::{
     AckAnswer, RemoteStatus, RemoteTranscript, RemoteWorker, TranscriptAnswer, WorkerAnswer,
     WorkersAnswer,
 };
 
+use crate::trust::Trust;
 use acta_events::{RemoteAddress, RuntimeId};
 use parking_lot::RwLock;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -42,19 +43,19 @@ pub(crate) struct Seen {
 #[derive(Clone, Debug)]
 pub struct Remotes {
     http: reqwest::Client,
+    trust: Trust,
     seen: Arc<RwLock<BTreeMap<RuntimeId, (RemoteAddress, Seen)>>>,
 }
 
 impl Remotes {
     /// No connection is made before one is needed.
-    pub fn new() -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
+    pub fn new(trust: Trust) -> Result<Self, reqwest::Error> {
+        let http = trust
+            .http()
             .connect_timeout(Duration::from_secs(2))
             .timeout(ANSWER_DEADLINE)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
             .build()?;
-        Ok(Self { http, seen: Arc::default() })
+        Ok(Self { http, trust, seen: Arc::default() })
     }
 
     /// How it was seen last; nothing if it was not looked at yet, or is somewhere else by now.

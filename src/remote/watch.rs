@@ -1,13 +1,14 @@
 //! Observing a worker of another service: its frames as they come.
 
 use super::{
-    ANSWER_DEADLINE,
+    ANSWER_DEADLINE, Remotes,
     call::{RemoteError, refusal, token, url},
 };
+use crate::trust::Mistrust;
 use acta_events::RemoteAddress;
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async_with_config,
+    MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
     tungstenite::{
         Error,
         client::IntoClientRequest as _,
@@ -22,41 +23,51 @@ const FRAME_BYTES_MAX: usize = 64 << 20;
 /// A connection to the observation of another service.
 pub(crate) type Frames = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Opens the observation of a worker there.
-pub(crate) async fn watch(
-    address: &RemoteAddress,
-    worker: &str,
-    query: Option<&str>,
-) -> Result<Frames, RemoteError> {
-    let mut url = url(address, &["workers", worker, "events", "ws"])?;
-    let scheme = if url.scheme() == "https" { "wss" } else { "ws" };
-    url.set_scheme(scheme).map_err(|()| RemoteError::Unreachable)?;
-    url.set_query(query);
-    let mut request = url.as_str().into_client_request().map_err(|_| RemoteError::Unreachable)?;
-    if let Some(token) = token(address)? {
-        let bearer = HeaderValue::from_str(&format!("Bearer {token}"))
-            .map_err(|_| RemoteError::Unauthorized)?;
-        request.headers_mut().insert(AUTHORIZATION, bearer);
-    }
-    let config = WebSocketConfig::default()
-        .max_message_size(Some(FRAME_BYTES_MAX))
-        .max_frame_size(Some(FRAME_BYTES_MAX));
-    let connecting = connect_async_with_config(request, Some(config), true);
-    match tokio::time::timeout(ANSWER_DEADLINE, connecting).await {
-        Ok(Ok((frames, _))) => Ok(frames),
-        Ok(Err(Error::Http(response))) => {
-            let body = response.body().as_deref().unwrap_or_default();
-            let status = reqwest::StatusCode::from_u16(response.status().as_u16());
-            Err(refusal(status.unwrap_or_default(), body))
+impl Remotes {
+    /// Opens the observation of a worker there.
+    pub(crate) async fn watch(
+        &self,
+        address: &RemoteAddress,
+        worker: &str,
+        query: Option<&str>,
+    ) -> Result<Frames, RemoteError> {
+        let mut url = url(address, &["workers", worker, "events", "ws"])?;
+        let scheme = if url.scheme() == "https" { "wss" } else { "ws" };
+        url.set_scheme(scheme).map_err(|()| RemoteError::Unreachable)?;
+        url.set_query(query);
+        let mut request =
+            url.as_str().into_client_request().map_err(|_| RemoteError::Unreachable)?;
+        if let Some(token) = token(address)? {
+            let bearer = HeaderValue::from_str(&format!("Bearer {token}"))
+                .map_err(|_| RemoteError::Unauthorized)?;
+            request.headers_mut().insert(AUTHORIZATION, bearer);
         }
-        Ok(Err(Error::Io(_))) => Err(RemoteError::Unreachable),
-        Ok(Err(error)) => Err(RemoteError::NotUnderstood(format!(
-            "the handshake of the observation failed ({})",
-            match error {
-                Error::Protocol(_) => "protocol",
-                _ => "other",
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(FRAME_BYTES_MAX))
+            .max_frame_size(Some(FRAME_BYTES_MAX));
+        let connector = Some(self.trust.connector());
+        // Boxed, since a handshake has much to remember.
+        let connecting =
+            Box::pin(connect_async_tls_with_config(request, Some(config), true, connector));
+        match tokio::time::timeout(ANSWER_DEADLINE, connecting).await {
+            Ok(Ok((frames, _))) => Ok(frames),
+            Ok(Err(Error::Http(response))) => {
+                let body = response.body().as_deref().unwrap_or_default();
+                let status = reqwest::StatusCode::from_u16(response.status().as_u16());
+                Err(refusal(status.unwrap_or_default(), body))
             }
-        ))),
-        Err(_) => Err(RemoteError::NoAnswer),
+            Ok(Err(error)) if let Some(why) = Mistrust::of(&error) => {
+                Err(RemoteError::Mistrusted(why))
+            }
+            Ok(Err(Error::Io(_))) => Err(RemoteError::Unreachable),
+            Ok(Err(error)) => Err(RemoteError::NotUnderstood(format!(
+                "the handshake of the observation failed ({})",
+                match error {
+                    Error::Protocol(_) => "protocol",
+                    _ => "other",
+                }
+            ))),
+            Err(_) => Err(RemoteError::NoAnswer),
+        }
     }
 }

@@ -58,6 +58,8 @@ mod operate_doctor;
 mod operate_metrics;
 #[cfg(feature = "otlp")]
 mod operate_traces;
+mod outgoing_tls;
+mod registry_bounds;
 mod registry_cli;
 mod registry_hosts;
 mod registry_leaks;

@@ -198,7 +198,7 @@ async fn open(
     let mut request = url.into_client_request().unwrap();
     let bearer = format!("Bearer {}", client.bearer.as_deref().unwrap_or_default());
     request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_str(&bearer).unwrap());
-    let opening = tokio_tungstenite::connect_async(request);
+    let opening = Box::pin(tokio_tungstenite::connect_async(request));
     match tokio::time::timeout(Duration::from_secs(5), opening).await {
         Ok(Ok((stream, _))) => Some(stream),
         Ok(Err(tokio_tungstenite::tungstenite::Error::Http(answer))) => {

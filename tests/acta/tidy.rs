@@ -172,8 +172,8 @@ fn journals_and_backends_know_neither_each_other_nor_engine_nor_http() {
 
 #[test]
 fn the_agent_side_knows_nothing_of_the_service() {
-    // Process groups are ended the same way on both sides.
-    check_names(&["src/connect"], |module| matches!(module, "connect" | "backend"));
+    // Process groups are ended the same way on both sides, and the same authorities are trusted.
+    check_names(&["src/connect"], |module| matches!(module, "connect" | "backend" | "trust"));
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl Observer {
         let config = WebSocketConfig::default()
             .max_message_size(Some(FRAME_BYTES_MAX))
             .max_frame_size(Some(FRAME_BYTES_MAX));
-        let connecting = connect_async_with_config(request, Some(config), true);
+        let connecting = Box::pin(connect_async_with_config(request, Some(config), true));
         let (mut socket, _) = timeout(CONNECT_DEADLINE, connecting)
             .await
             .context("the WebSocket was not opened within 10 s")?

@@ -3,10 +3,13 @@
 //! The envelope goes on as it came, so a repeat has the same message id there too. An agent may
 //! answer at once, or with a task, which is then asked about until it is over.
 
-use crate::connect::{
-    backend::{Backend, BackendError, Part, ProgressSender, Request, Response, shown},
-    options::BackendOptions,
-    row::{read_part, wire_parts},
+use crate::{
+    connect::{
+        backend::{Backend, BackendError, Part, ProgressSender, Request, Response, shown},
+        options::BackendOptions,
+        row::{read_part, wire_parts},
+    },
+    trust::{Mistrust, Trust},
 };
 use futures_util::future::{BoxFuture, FutureExt, ready};
 use reqwest::{Client, StatusCode, Url};
@@ -31,22 +34,17 @@ struct A2a {
 }
 
 /// Options: `url`, `timeout`.
-pub(super) fn build(options: &BackendOptions) -> Result<Arc<dyn Backend>, String> {
+pub(super) fn build(options: &BackendOptions, trust: &Trust) -> Result<Arc<dyn Backend>, String> {
     options.only(&["url", "timeout"])?;
     let url = options.require("url")?;
     let url = Url::parse(url).map_err(|error| format!("url: {error}"))?;
     match url.scheme() {
-        "http" if url.host_str().is_some() => {}
-        "https" => return Err("url: https is not spoken; use a proxy on this machine".into()),
+        "http" | "https" if url.host_str().is_some() => {}
         _ => return Err("url: an address is written as in http://127.0.0.1:9000".into()),
     }
     let timeout = options.duration("timeout", TIMEOUT_DEFAULT)?;
-    let http = Client::builder()
-        .connect_timeout(CONNECT_DEADLINE)
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(|error| error.to_string())?;
+    let http = trust.http().connect_timeout(CONNECT_DEADLINE).build();
+    let http = http.map_err(|error| error.to_string())?;
     Ok(Arc::new(A2a { url, timeout, http, closed: CancellationToken::new() }))
 }
 
@@ -72,6 +70,9 @@ impl A2a {
     async fn call(&self, envelope: Value) -> Result<Value, BackendError> {
         let failed = |what: String| BackendError::Failed(format!("the agent {what}"));
         let unreachable = |error: reqwest::Error| {
+            if let Some(why) = Mistrust::of(&error) {
+                return failed(format!("cannot be reached: {why}"));
+            }
             let mut root: &dyn std::error::Error = &error;
             while let Some(source) = root.source() {
                 root = source;

@@ -1,14 +1,17 @@
 //! Answers with what Claude Code says: `exec` with `claude -p`.
 
 use super::exec::Exec;
-use crate::connect::{backend::Backend, options::BackendOptions};
+use crate::{
+    connect::{backend::Backend, options::BackendOptions},
+    trust::Trust,
+};
 use std::{sync::Arc, time::Duration};
 
 const BIN_DEFAULT: &str = "claude";
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5 * 60);
 
 /// Options: `bin`, `args` as a shell reads them, `timeout`, `pass_meta`.
-pub(super) fn build(options: &BackendOptions) -> Result<Arc<dyn Backend>, String> {
+pub(super) fn build(options: &BackendOptions, _: &Trust) -> Result<Arc<dyn Backend>, String> {
     options.only(&["bin", "args", "timeout", "pass_meta"])?;
     let timeout = options.duration("timeout", TIMEOUT_DEFAULT)?;
     let pass_meta = options.flag("pass_meta", true)?;

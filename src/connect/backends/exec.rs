@@ -13,6 +13,7 @@ use crate::{
         },
         options::BackendOptions,
     },
+    trust::Trust,
 };
 use futures_util::future::{BoxFuture, FutureExt, ready};
 use std::{
@@ -49,7 +50,7 @@ pub(super) struct Exec {
 }
 
 /// Options: `cmd`, `timeout`, `pass_meta`.
-pub(super) fn build(options: &BackendOptions) -> Result<Arc<dyn Backend>, String> {
+pub(super) fn build(options: &BackendOptions, _: &Trust) -> Result<Arc<dyn Backend>, String> {
     options.only(&["cmd", "timeout", "pass_meta"])?;
     let timeout = options.duration("timeout", TIMEOUT_DEFAULT)?;
     let pass_meta = options.flag("pass_meta", false)?;

@@ -1,8 +1,11 @@
 //! Answers out of a template, to try a connection with.
 
-use crate::connect::{
-    backend::{Backend, BackendError, ProgressSender, Request, Response},
-    options::BackendOptions,
+use crate::{
+    connect::{
+        backend::{Backend, BackendError, ProgressSender, Request, Response},
+        options::BackendOptions,
+    },
+    trust::Trust,
 };
 use futures_util::future::{BoxFuture, FutureExt, ready};
 use std::sync::Arc;
@@ -14,7 +17,7 @@ struct Mock {
 }
 
 /// Options: `reply`, in which `%s` stands for the text of the message.
-pub(super) fn build(options: &BackendOptions) -> Result<Arc<dyn Backend>, String> {
+pub(super) fn build(options: &BackendOptions, _: &Trust) -> Result<Arc<dyn Backend>, String> {
     options.only(&["reply"])?;
     let reply = options.get("reply").unwrap_or(REPLY_DEFAULT).to_owned();
     Ok(Arc::new(Mock { reply }))

@@ -8,6 +8,7 @@ mod manifest;
 pub mod platform;
 mod service;
 mod socket;
+mod tls;
 
 pub use cli::{Ran, run};
 pub use client::{Answer, Client, keys};
@@ -16,6 +17,7 @@ pub use deployed::{Deployed, envelope, reply_to};
 pub use manifest::{PAYLOADS, manifest};
 pub use service::{Options, Service, bare_command};
 pub use socket::{Incoming, Socket};
+pub use tls::Authority;
 
 use std::{
     future::Future,

@@ -43,7 +43,7 @@ impl Socket {
             let name: HeaderName = name.parse().unwrap();
             request.headers_mut().insert(name, HeaderValue::from_str(value).unwrap());
         }
-        match soon("an open WebSocket", connect_async(request)).await {
+        match soon("an open WebSocket", Box::pin(connect_async(request))).await {
             Ok((stream, _)) => Ok(Self(stream)),
             Err(Error::Http(response)) => {
                 let body = response.body().clone().unwrap_or_default();
