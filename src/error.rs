@@ -90,6 +90,8 @@ codes! {
     NothingToRedact = "nothing_to_redact" 409;
     /// The content is an input that its worker is still to be given.
     InputPending = "input_pending" 409;
+    /// A message is not among those that could not be delivered.
+    NotUndelivered = "not_undelivered" 409;
     /// A cursor is ahead of the log.
     CursorAhead = "cursor_ahead" 409;
     /// A cursor names a history that is not ours.

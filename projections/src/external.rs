@@ -20,7 +20,7 @@ pub const REPLIES_KEPT: usize = 256;
 pub const ANSWERS_KEPT: usize = 512;
 
 /// How many of the newest messages that could not be delivered are remembered.
-pub const UNDELIVERED_KEPT: usize = 256;
+pub const UNDELIVERED_KEPT: usize = 1_024;
 
 /// Whether the agent is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,17 @@ pub enum Presence {
     Online,
     /// It is, but of limited use.
     Degraded,
+}
+
+impl Presence {
+    /// As it is shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AwaitingAgent => "awaiting_agent",
+            Self::Online => "online",
+            Self::Degraded => "degraded",
+        }
+    }
 }
 
 /// A message and its answer.
@@ -170,7 +181,9 @@ impl External {
             }
             Event::DeliveryRetried(retried) => {
                 self.undelivered.retain(|undelivered| undelivered.message != retried.message);
-                self.waiting.push_back(retried.message);
+                // Before all that is newer: messages stay in the order in which they came.
+                let place = self.waiting.partition_point(|waiting| *waiting < retried.message);
+                self.waiting.insert(place, retried.message);
             }
             _ => {}
         }

@@ -17,6 +17,7 @@ mod config_file;
 mod connect;
 pub mod credentials;
 mod cursor;
+mod delivery;
 mod demo;
 mod diff;
 mod doctor;
@@ -175,6 +176,9 @@ pub(crate) enum Command {
     /// Remember by name how far a consumer has read
     #[command(subcommand)]
     Cursor(cursor::CursorCommand),
+    /// See and repeat what could not be delivered to an agent
+    #[command(subcommand)]
+    Delivery(delivery::DeliveryCommand),
     /// Erase the content of a record for good, and keep the proof that it was there
     Redact(redact::RedactArgs),
     /// List what was erased, and erase it again elsewhere
@@ -356,6 +360,7 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         Command::Show(args) => show::run(args, client, out).await,
         Command::Transcript(args) => transcript::run(args, client, out).await,
         Command::Receipt(args) => receipt::run(args, client, out).await,
+        Command::Delivery(command) => delivery::run(command, client, out).await,
         Command::Redact(args) => redact::run(args, client, out).await,
         Command::Redactions(_) => redactions::export(client, out).await,
         Command::Tail(args) => tail::run(args, client, out, tail::interrupted()).await,

@@ -211,10 +211,12 @@ fn retry(
     }
     if external.undelivered(message).is_none() {
         let message = format!(
-            "act-{message} is not among the messages that could not be delivered to worker `{}`",
+            "act-{message} is not among the messages that could not be delivered to worker `{}`: \
+             it was delivered, or it failed so long ago that it is not kept; `acta delivery ls` \
+             lists what can be tried again",
             worker.worker_id
         );
-        return Err(Rejection::new(Code::NotFound, message));
+        return Err(Rejection::new(Code::NotUndelivered, message));
     }
     has_room(worker, external)?;
     Ok(Draft::of_worker(worker, DeliveryRetried { message }).into())

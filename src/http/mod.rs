@@ -246,6 +246,8 @@ pub fn router(surface: Arc<Surface>) -> Router {
         .route("/v1/proofs/consistency", get(proofs::consistency))
         .route("/v1/status", get(operate::status))
         .route("/metrics", get(operate::metrics))
+        .route("/v1/deliveries", get(external::deliveries::list))
+        .route("/v1/deliveries/{id}/retry", post(external::deliveries::retry))
         .route("/v1/redactions", get(redactions::list).post(redactions::redact))
         .route("/v1/tokens", get(tokens::list).post(tokens::issue))
         .route("/v1/tokens/{id}", delete(tokens::revoke))

@@ -165,11 +165,121 @@ async fn what_cannot_be_delivered_is_seen_and_tried_again_by_an_operator() {
             .then_some(())
     })
     .await;
-    service.post(&retry, &json!({})).await.refused(404, "not_found");
+    service.post(&retry, &json!({})).await.refused(409, "not_undelivered");
     let events = agent.events(&service).await;
     for kind in ["delivery_failed", "delivery_retried", "message_delivered"] {
         assert!(events.iter().any(|found| found == kind), "{kind}");
     }
+}
+
+#[tokio::test]
+async fn an_operator_lists_what_was_given_up_and_has_it_delivered_again_in_order() {
+    let service = options(1).start().await;
+    let endpoint = Endpoint::open().await;
+    let (asker, agent) =
+        (Deployed::connected(&service).await, registered(&service, &endpoint.url).await);
+    let list = |args: &[&str]| {
+        let ran = service.command().arg("delivery").args(args).output().unwrap();
+        assert!(ran.status.success(), "{args:?}: {ran:?}");
+        String::from_utf8(ran.stdout).unwrap()
+    };
+    assert_eq!(list(&["ls", "-o", "json"]), "{\"deliveries\":[]}\n");
+    endpoint.will_answer(&[(404, "")]);
+    let text = |n: u8| envelope(&format!("m-{n}"), &format!("text {n}"));
+    asker.client.post(&agent.path("/a2a"), &text(1)).await.refused(502, "delivery_failed");
+    endpoint.will_answer(&[(503, ""), (200, "")]);
+    asker.client.post(&agent.path("/a2a"), &text(2)).await.refused(502, "delivery_failed");
+    asker.client.post(&agent.path("/a2a"), &text(3)).await.ok();
+
+    let listed = service.get("/v1/deliveries").await.ok();
+    assert_eq!(listed["next_after"], Value::Null);
+    let dead = listed["deliveries"].as_array().unwrap().clone();
+    let reasons: Vec<_> = dead.iter().map(|dead| dead["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons, ["it answered 404", "it answered 503"]);
+    for dead in &dead {
+        assert_eq!(dead["worker_id"], agent.id.as_str());
+        assert_eq!(dead["source_id"], asker.id.as_str());
+        assert_eq!(dead["attempts"], 1);
+        assert!(dead["failed_at"].is_string() && dead["received_at"].is_string());
+    }
+    let table = list(&["ls", "--worker", &agent.id[..10]]);
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert!(table.contains("it answered 404"), "{table}");
+    assert_eq!(list(&["ls", "--worker", "nobody"]).lines().count(), 1);
+
+    // Auditors see it, and leave it.
+    let auditor = service.issue(&json!({"role": "auditor"})).await;
+    let auditor = service.with_token(auditor["token"].as_str().unwrap());
+    assert_eq!(auditor.get("/v1/deliveries").await.ok(), listed);
+    let retry = |dead: &Value| format!("/v1/deliveries/{}/retry", dead["id"].as_str().unwrap());
+    auditor.post(&retry(&dead[0]), &json!({})).await.refused(403, "forbidden");
+    agent.client.get("/v1/deliveries").await.refused(403, "forbidden");
+    agent.client.post(&retry(&dead[0]), &json!({})).await.refused(403, "forbidden");
+
+    // All of the worker, by the beginning of its id: both, in order, under their own ids.
+    let before = endpoint.texts().len();
+    let said = list(&["retry", &agent.id]);
+    assert_eq!(said.lines().count(), 2, "{said}");
+    eventually("both are delivered", || async {
+        let listed = service.get("/v1/deliveries").await.ok();
+        let waiting = service.get(&agent.path("")).await.ok()["waiting_messages"].clone();
+        (listed["deliveries"] == json!([]) && waiting == 0).then_some(())
+    })
+    .await;
+    assert_eq!(endpoint.texts()[before..], ["text 1", "text 2"]);
+    let posts = endpoint.posts.lock().unwrap().clone();
+    for (n, (headers, body)) in posts[before..].iter().enumerate() {
+        assert_eq!(headers["x-acta-row-id"], dead[n]["id"].as_str().unwrap());
+        assert_eq!(body["params"]["message"]["messageId"], format!("m-{}", n + 1));
+    }
+    assert_eq!(asker.replies().await.len(), 2, "the answers come as if it had gone well at once");
+
+    // What was delivered is not delivered once more.
+    let why = service.post(&retry(&dead[0]), &json!({})).await.refused(409, "not_undelivered");
+    assert!(why.contains("was delivered") && why.contains("acta delivery ls"), "{why}");
+    assert_eq!(endpoint.texts().len(), before + 2);
+    for (id, status, code) in [
+        ("act-999999", 404, "not_found"),
+        ("act-1", 404, "not_found"),
+        ("17", 400, "invalid_request"),
+    ] {
+        let path = format!("/v1/deliveries/{id}/retry");
+        service.post(&path, &json!({})).await.refused(status, code);
+    }
+    let ran = service.command().args(["delivery", "retry", &agent.id]).output().unwrap();
+    assert!(!ran.status.success() && ran.stdout.is_empty(), "{ran:?}");
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_in_pages_of_whole_workers() {
+    let service = options(1).start().await;
+    let endpoint = Endpoint::open().await;
+    endpoint.will_answer(&[(404, ""); 6]);
+    let mut agents = Vec::new();
+    for _ in 0..3 {
+        let agent = registered(&service, &endpoint.url).await;
+        for _ in 0..2 {
+            let message = json!({"message": {"text": "x"}});
+            service.post(&agent.path("/a2a"), &message).await.refused(502, "delivery_failed");
+        }
+        agents.push(agent.id);
+    }
+    agents.sort();
+    let (mut seen, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = service.get(&format!("/v1/deliveries?limit=1{after}")).await.ok();
+        let items = page["deliveries"].as_array().unwrap();
+        assert_eq!(items.len(), 2, "both of one worker");
+        seen.push(items[0]["worker_id"].as_str().unwrap().to_owned());
+        let Some(next) = page["next_after"].as_str() else { break };
+        after = format!("&after={next}");
+    }
+    assert_eq!(seen, agents);
+    service.get("/v1/deliveries?limit=0").await.refused(400, "limit_too_large");
+    let gone = format!("/workspaces/{}", agents[0]);
+    service.delete(&gone).await.ok();
+    let left = service.get("/v1/deliveries").await.ok();
+    assert_eq!(left["deliveries"].as_array().unwrap().len(), 4);
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// The row that a message became, for those who want to know.
 const MESSAGE_ID: HeaderName = HeaderName::from_static("acta-message-id");
@@ -166,21 +166,4 @@ async fn wait_for_answer(
         }
     }
     Ok(queued(DeliveryMode::Push, method, message))
-}
-
-/// Tries a message again that could not be delivered.
-pub(super) async fn retry(
-    caller: Caller,
-    State(app): State<App>,
-    path: query::Segments,
-) -> Reply<Json<Value>> {
-    caller.may(Permission::Command)?;
-    let address = address(&path.0)?;
-    worker(&app, &address)?;
-    let message = row_seq(&path.1).ok_or_else(|| {
-        Rejection::invalid("a message is named by the id of its row, as in act-17")
-    })?;
-    let retry = ExternalChange::RetryDelivery { message };
-    app.engine.submit(change(&caller.0.actor, &address, retry)).await?;
-    Ok(Json(json!({"status": "queued", "id": row_id(message)})))
 }

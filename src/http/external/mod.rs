@@ -1,6 +1,7 @@
 //! External workers on the wire of the original platform, where a worker is a workspace.
 
 mod create;
+pub(super) mod deliveries;
 mod inbox;
 mod message;
 mod presence;
@@ -46,7 +47,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/workspaces/{id}/activity", get(inbox::poll).post(report::report))
         .route("/workspaces/{id}/notify", post(report::notify))
         .route("/workspaces/{id}/a2a", post(message::send))
-        .route("/workspaces/{id}/deliveries/{message}/retry", post(message::retry))
+        .route("/workspaces/{id}/deliveries/{message}/retry", post(deliveries::retry_of_worker))
         .route("/registry/register", post(presence::register))
         .route("/registry/heartbeat", post(presence::heartbeat))
 }

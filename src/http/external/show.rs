@@ -10,7 +10,7 @@ use crate::{
     error::{Code, Rejection},
 };
 use acta_events::{DegradedReason, WorkerId, WorkerRef};
-use acta_projections::{External, Presence, RunState, WorkerState, WorkerStatus};
+use acta_projections::{External, RunState, WorkerState, WorkerStatus};
 use axum::{
     Json,
     body::Body,
@@ -33,11 +33,7 @@ fn status(state: &WorkerState) -> &'static str {
         return "removed";
     }
     match (&state.external, state.run_state()) {
-        (Some(agent), _) => match agent.presence {
-            Presence::AwaitingAgent => "awaiting_agent",
-            Presence::Online => "online",
-            Presence::Degraded => "degraded",
-        },
+        (Some(agent), _) => agent.presence.as_str(),
         (None, RunState::Unconnected | RunState::Rejected | RunState::Errored) => "failed",
         (None, RunState::Stopped) => "offline",
         (None, _) => "online",
@@ -65,7 +61,8 @@ fn diagnostics(agent: &External) -> Vec<Value> {
     }
     if !agent.undelivered.is_empty() {
         let message = format!(
-            "{} messages could not be delivered; POST …/deliveries/<id>/retry tries one again",
+            "{} messages could not be delivered; `acta delivery ls` lists them, `acta delivery \
+             retry` tries them again",
             agent.undelivered.len()
         );
         all.push(json!({"code": "delivery_failed", "severity": "error", "message": message}));
