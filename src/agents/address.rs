@@ -1,10 +1,12 @@
 //! Which addresses messages may be posted to: a URL comes from an agent, and must not make this
 //! service speak to what only this service can reach.
 
+use futures_util::future::BoxFuture;
 use std::{
-    fmt,
+    fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
+    sync::Arc,
 };
 
 /// A network, as in `10.0.0.0/8`.
@@ -99,10 +101,37 @@ const REFUSED: [Network; 24] = [
 
 const MULTICAST: Network = Network::v6([0xff00, 0], 8);
 
+/// How names become addresses. What a name leads to may be another thing every time.
+pub(super) trait Names: fmt::Debug + Send + Sync {
+    /// The addresses of a name.
+    fn look_up(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>>;
+}
+
+/// As the system says.
+#[derive(Debug)]
+struct SystemNames;
+
+impl Names for SystemNames {
+    fn look_up(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        let name = name.to_owned();
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name, 0)).await?;
+            Ok(found.map(|address| address.ip()).collect())
+        })
+    }
+}
+
 /// Which addresses messages may be posted to.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct AddressPolicy {
     allowed: Vec<Network>,
+    names: Arc<dyn Names>,
+}
+
+impl Default for AddressPolicy {
+    fn default() -> Self {
+        Self::new([])
+    }
 }
 
 /// Messages may not be posted there.
@@ -130,7 +159,13 @@ pub enum UrlRefused {
 impl AddressPolicy {
     /// What an operator allows, whatever is refused otherwise.
     pub fn new(allowed: impl IntoIterator<Item = Network>) -> Self {
-        Self { allowed: allowed.into_iter().collect() }
+        Self { allowed: allowed.into_iter().collect(), names: Arc::new(SystemNames) }
+    }
+
+    /// The same with names of a test's own.
+    #[cfg(test)]
+    pub(super) fn with_names(self, names: impl Names + 'static) -> Self {
+        Self { names: Arc::new(names), ..self }
     }
 
     /// Refuses an address.
@@ -172,11 +207,17 @@ impl AddressPolicy {
             return Ok(());
         }
         let host = url.host_str().ok_or(UrlRefused::Malformed)?;
-        let port = url.port_or_known_default().unwrap_or(80);
-        let resolved = tokio::net::lookup_host((host, port)).await;
-        let mut addresses = resolved.map_err(|_| UrlRefused::Unresolved)?.peekable();
-        addresses.peek().ok_or(UrlRefused::Unresolved)?;
-        addresses.try_for_each(|address| self.check(address.ip()))
+        self.addresses_of(host).await.map(drop)
+    }
+
+    /// The addresses that a name has now, if messages may be posted to all of them.
+    pub(super) async fn addresses_of(&self, name: &str) -> Result<Vec<IpAddr>, UrlRefused> {
+        let found = self.names.look_up(name).await.map_err(|_| UrlRefused::Unresolved)?;
+        if found.is_empty() {
+            return Err(UrlRefused::Unresolved);
+        }
+        found.iter().try_for_each(|address| self.check(*address))?;
+        Ok(found)
     }
 }
 

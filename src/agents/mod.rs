@@ -5,6 +5,7 @@
 
 mod address;
 mod leases;
+mod post;
 mod push;
 
 pub use address::{AddressPolicy, Network, NetworkError, UrlRefused};

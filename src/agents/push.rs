@@ -3,12 +3,11 @@
 //! One task follows the log. A worker with messages that wait gets a task of its own, which goes
 //! through them one after the other; there is no state that could be lost, since what waits is in
 //! the log until its delivery, or the end of its attempts, is.
-//!
-//! Where a URL leads to is looked at when it is registered and again here, by the resolver whose
-//! addresses are the ones that are connected to: a name that leads elsewhere by now gets nowhere. Over TLS
-//! the certificate has to be one for that name, whichever of its addresses was taken.
 
-use super::{AddressPolicy, UrlRefused, external_runtime};
+use super::{
+    AddressPolicy, external_runtime,
+    post::{Attempt, answered, failed, http, reason},
+};
 use crate::{
     command::{Command, ExternalChange, Request},
     engine::EngineHandle,
@@ -16,30 +15,21 @@ use crate::{
     error::Rejection,
     feed::{Filter, Follower},
     log::Log,
-    trust::{Mistrust, Trust},
+    trust::Trust,
 };
 use acta_events::{Event, MediaType, Record, Sequence, WorkerId, WorkerRef};
 use acta_projections::{EXTERNAL_RUNTIME, WorkerState, WorkerStatus};
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
+use bytes::Bytes;
 use rand::Rng as _;
-use reqwest::{
-    Client, Response, StatusCode,
-    dns::{Addrs, Name, Resolve, Resolving},
-    header::{CONTENT_TYPE, RETRY_AFTER},
-};
-use std::{collections::HashSet, error::Error as _, sync::Arc, time::Duration};
+use reqwest::{Client, header::CONTENT_TYPE};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
-
-/// The largest answer of an agent.
-const ANSWER_BYTES_MAX: usize = 768 << 10;
 
 /// How many messages are being posted at once, to all agents together.
 const POSTS_AT_ONCE: usize = 1_024;
 
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How deliveries are tried.
 #[derive(Clone, Copy, Debug)]
@@ -80,13 +70,7 @@ impl PushOwner {
         limits: PushLimits,
         trust: &Trust,
     ) -> Result<Self, reqwest::Error> {
-        let http = trust
-            .http()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(limits.answer)
-            .dns_resolver(Arc::new(CheckedResolver(addresses.clone())))
-            .user_agent(concat!("acta/", env!("CARGO_PKG_VERSION")))
-            .build()?;
+        let http = http(&addresses, &limits, trust)?;
         let shutdown = CancellationToken::new();
         let posts = Arc::new(Semaphore::new(POSTS_AT_ONCE));
         let push = Push { log, engine, addresses, limits, http, posts, shutdown: shutdown.clone() };
@@ -102,37 +86,11 @@ impl PushOwner {
     }
 }
 
-/// Gives out the addresses of a name only if messages may be posted to all of them.
-struct CheckedResolver(AddressPolicy);
-
-impl Resolve for CheckedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let addresses = self.0.clone();
-        Box::pin(async move {
-            let found: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            for address in &found {
-                addresses.check(address.ip())?;
-            }
-            Ok(Box::new(found.into_iter()) as Addrs)
-        })
-    }
-}
-
 /// A worker whose messages are posted, with the one that is next.
 struct Next {
     state: Arc<WorkerState>,
     url: String,
     message: Sequence,
-}
-
-/// What came of an attempt.
-enum Attempt {
-    /// It has the message. What it answered, if it said anything.
-    Taken(Option<Bytes>),
-    /// It may go better later, and after this time if it said so.
-    Again(String, Option<Duration>),
-    /// It never will.
-    Never(String),
 }
 
 impl Push {
@@ -390,84 +348,4 @@ fn next(state: &WorkerState) -> Option<(String, Sequence)> {
     let agent = state.external.as_ref().filter(|_| state.status == WorkerStatus::Running)?;
     debug_assert_eq!(state.runtime.as_str(), EXTERNAL_RUNTIME, "others have no agent");
     Some((agent.delivery.url.clone()?, *agent.waiting.front()?))
-}
-
-async fn answered(response: Response) -> Attempt {
-    let status = response.status();
-    if status.is_success() {
-        return match whole(response).await {
-            Ok(bytes) => Attempt::Taken(said(bytes)),
-            Err(attempt) => attempt,
-        };
-    }
-    let why = format!("it answered {}", status.as_u16());
-    let is_passing = status.is_server_error()
-        || matches!(
-            status,
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
-        );
-    if !is_passing {
-        return Attempt::Never(why);
-    }
-    let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-    let wait = after.and_then(|secs| secs.trim().parse().ok()).map(Duration::from_secs);
-    Attempt::Again(why, wait)
-}
-
-/// The body, unless it is larger than answers may be.
-async fn whole(response: Response) -> Result<Bytes, Attempt> {
-    let mut body = BytesMut::new();
-    let mut stream = response.bytes_stream();
-    while let Some(piece) = stream.next().await {
-        let piece = piece.map_err(|error| failed(&error))?;
-        if body.len() + piece.len() > ANSWER_BYTES_MAX {
-            // It would be as large the next time.
-            let why = format!("its answer has more than {ANSWER_BYTES_MAX} bytes");
-            return Err(Attempt::Never(why));
-        }
-        body.extend_from_slice(&piece);
-    }
-    Ok(body.freeze())
-}
-
-/// An answer as JSON; nothing if the agent only says that it has the message.
-fn said(bytes: Bytes) -> Option<Bytes> {
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return None;
-    }
-    match serde_json::from_slice::<serde_json::Value>(&bytes) {
-        Ok(serde_json::Value::Null) => None,
-        Ok(serde_json::Value::Object(fields)) if fields.is_empty() => None,
-        Ok(_) => Some(bytes),
-        Err(_) => {
-            let text = serde_json::Value::String(String::from_utf8_lossy(&bytes).into_owned());
-            Some(text.to_string().into())
-        }
-    }
-}
-
-/// What an error of the client means. Its own message would show the whole URL.
-fn failed(error: &reqwest::Error) -> Attempt {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(refused) = cause.downcast_ref::<UrlRefused>() {
-            return Attempt::Never(reason(refused));
-        }
-        source = cause.source();
-    }
-    if let Some(why) = Mistrust::of(error) {
-        return Attempt::Again(why.to_string(), None);
-    }
-    let why = if error.is_timeout() {
-        "it did not answer in time"
-    } else if error.is_connect() {
-        "no connection could be made"
-    } else {
-        "the connection broke"
-    };
-    Attempt::Again(why.into(), None)
-}
-
-fn reason(refused: &UrlRefused) -> String {
-    refused.to_string()
 }
