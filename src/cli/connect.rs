@@ -27,7 +27,7 @@ const HELP: &str = "\
 Backends and their options:
   claude-code  bin=claude  args=  timeout=5m  pass_meta=true
   exec         cmd=…  timeout=60s  pass_meta=false
-  a2a          url=…  timeout=5m
+  a2a          url=…  timeout=5m  stream=false (message/stream in place of message/send)
   mock         reply='echo: %s'
 
 exec runs cmd by the shell for each message: the message is its standard input, what it prints is

@@ -4,10 +4,12 @@ use crate::support::{
     Connector, eventually,
     platform::{Platform, TOKEN, WORKER},
 };
-use axum::{Json, Router, routing::post};
+use axum::{Json, Router, response::IntoResponse as _, routing::post};
+use futures_util::{StreamExt as _, stream};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Instant};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Instant};
+use tokio::sync::Notify;
 
 fn agent(platform: &Platform, args: &[&str]) -> Connector {
     Connector::new(&platform.url, WORKER, TOKEN, args)
@@ -135,6 +137,76 @@ async fn a2a_forwards_to_an_agent() {
     assert_eq!(texts, ["hello \"m-1\"", "later"]);
     let detail = platform.counted("report")[0].body["error_detail"].to_string();
     assert!(detail.contains("no idea"), "{detail}");
+}
+
+/// What an agent answers that streams, a piece only after the first was let go on.
+fn streamed(body: &Value, go: Arc<Notify>) -> axum::response::Response {
+    assert_eq!(body["method"], "message/stream");
+    let id = body["id"].clone();
+    let event = move |result: Value| {
+        let answer = json!({"jsonrpc": "2.0", "id": id, "result": result});
+        Ok::<_, std::io::Error>(format!("data: {answer}\n\n"))
+    };
+    let piece = |append: bool, text: &str| {
+        json!({"kind": "artifact-update", "taskId": "t-1", "append": append,
+            "artifact": {"artifactId": "a", "parts": [{"kind": "text", "text": text}]}})
+    };
+    let begun = stream::iter([
+        event(json!({"kind": "task", "id": "t-1", "status": {"state": "submitted"}})),
+        event(piece(false, "beg")),
+    ]);
+    let (more, end) = (
+        event(piece(true, "un")),
+        event(json!({"kind": "status-update", "taskId": "t-1", "final": true,
+            "status": {"state": "completed"}})),
+    );
+    let rest = stream::once(async move {
+        go.notified().await;
+        stream::iter([more, end])
+    });
+    let body = axum::body::Body::from_stream(begun.chain(rest.flatten()));
+    ([("content-type", "text/event-stream; charset=utf-8")], body).into_response()
+}
+
+#[tokio::test]
+async fn what_an_a2a_agent_streams_is_shown_while_it_comes() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("url=http://{}/agent", listener.local_addr().unwrap());
+    let go = Arc::new(Notify::new());
+    let held = Arc::clone(&go);
+    let answer = move |Json(body): Json<Value>| {
+        let go = Arc::clone(&held);
+        async move {
+            let text = body["params"]["message"]["parts"][0]["text"].as_str().unwrap();
+            let answer = match (text, body["method"].as_str().unwrap()) {
+                ("stream", _) => return streamed(&body, go),
+                // One that does not stream says so, and is asked for the whole answer.
+                (_, "message/stream") => json!({"jsonrpc": "2.0", "id": body["id"],
+                    "error": {"code": -32601, "message": "no such method"}}),
+                (_, method) => json!({"jsonrpc": "2.0", "id": body["id"], "result":
+                    {"kind": "message", "parts": [{"kind": "text", "text": method}]}}),
+            };
+            Json(answer).into_response()
+        }
+    };
+    let router = Router::new().route("/agent", post(answer));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let platform = Platform::start().await;
+    let args = ["--backend", "a2a", "--backend-opt", &url, "--backend-opt", "stream=true"];
+    let _agent = agent(&platform, &args).started();
+    platform.message(Some("w-2"), "m-1", "stream");
+    let piece = platform.after("piece", 1).await.remove(0);
+    assert_eq!(
+        (&piece.body["summary"], &piece.body["method"]),
+        (&json!("beg"), &json!("text_delta"))
+    );
+    assert!(platform.calls("a2a").is_empty());
+    go.notify_one();
+    platform.message(Some("w-2"), "m-2", "whole");
+    platform.all_consumed().await;
+    let replies = platform.counted("a2a");
+    let texts: Vec<&str> = replies.iter().map(|call| said(&call.body)).collect();
+    assert_eq!(texts, ["begun", "message/send"]);
 }
 
 #[tokio::test]

@@ -1,20 +1,27 @@
 //! Forwards messages to an agent that speaks A2A.
 //!
 //! The envelope goes on as it came, so a repeat has the same message id there too. An agent may
-//! answer at once, or with a task, which is then asked about until it is over.
+//! answer at once, or with a task, which is then asked about until it is over, or with a stream of
+//! events, whose pieces are shown as they come. A stream that breaks off is asked about as a task.
+
+mod streamed;
 
 use crate::{
     connect::{
-        backend::{Backend, BackendError, Part, ProgressSender, Request, Response, shown},
+        backend::{Backend, BackendError, Part, Progress, ProgressSender, Request, Response, shown},
         options::BackendOptions,
         row::{read_part, wire_parts},
     },
     trust::{Mistrust, Trust},
 };
 use futures_util::future::{BoxFuture, FutureExt, ready};
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{
+    Client, StatusCode, Url,
+    header::{ACCEPT, CONTENT_TYPE},
+};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
+use streamed::{Collected, Events};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -25,17 +32,23 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 const BODY_BYTES_MAX: usize = 8 << 20;
 /// What is told of an error that the agent reports.
 const ERROR_CHARS_MAX: usize = 1000;
+const EVENT_STREAM: &str = "text/event-stream";
+const SEND: &str = "message/send";
+const STREAM: &str = "message/stream";
+/// JSON-RPC errors of an agent that does not stream: no such method, and unsupported operation.
+const NO_STREAM: [i64; 2] = [-32601, -32004];
 
 struct A2a {
     url: Url,
     timeout: Duration,
+    stream: bool,
     http: Client,
     closed: CancellationToken,
 }
 
-/// Options: `url`, `timeout`.
+/// Options: `url`, `timeout`, `stream`.
 pub(super) fn build(options: &BackendOptions, trust: &Trust) -> Result<Arc<dyn Backend>, String> {
-    options.only(&["url", "timeout"])?;
+    options.only(&["url", "timeout", "stream"])?;
     let url = options.require("url")?;
     let url = Url::parse(url).map_err(|error| format!("url: {error}"))?;
     match url.scheme() {
@@ -43,69 +56,150 @@ pub(super) fn build(options: &BackendOptions, trust: &Trust) -> Result<Arc<dyn B
         _ => return Err("url: an address is written as in http://127.0.0.1:9000".into()),
     }
     let timeout = options.duration("timeout", TIMEOUT_DEFAULT)?;
+    let stream = options.flag("stream", false)?;
     let http = trust.http().connect_timeout(CONNECT_DEADLINE).build();
     let http = http.map_err(|error| error.to_string())?;
-    Ok(Arc::new(A2a { url, timeout, http, closed: CancellationToken::new() }))
+    Ok(Arc::new(A2a { url, timeout, stream, http, closed: CancellationToken::new() }))
+}
+
+/// A call that did not give a result.
+struct CallError {
+    /// The number of the JSON-RPC error, if it was one.
+    code: Option<i64>,
+    error: BackendError,
+}
+
+impl From<BackendError> for CallError {
+    fn from(error: BackendError) -> Self {
+        Self { code: None, error }
+    }
 }
 
 impl A2a {
-    async fn forward(&self, request: &Request) -> Result<Response, BackendError> {
-        let result = self.call(envelope(request)?).await?;
-        let mut result = result;
+    async fn forward(
+        &self,
+        request: &Request,
+        progress: &ProgressSender,
+    ) -> Result<Response, BackendError> {
+        let mut asked = envelope(request)?;
+        if self.stream && asked["method"] == SEND {
+            asked["method"] = STREAM.into();
+        }
+        let mut answer = self.call(&asked, progress).await;
+        if let Err(CallError { code: Some(code), .. }) = &answer
+            && NO_STREAM.contains(code)
+            && asked["method"] == STREAM
+        {
+            asked["method"] = SEND.into();
+            answer = self.call(&asked, progress).await;
+        }
         loop {
-            match read_result(&result)? {
+            match read_result(&answer.map_err(|failed| failed.error)?)? {
                 Answer::Whole(parts) => return Ok(Response { parts, is_final: true }),
                 Answer::Later(id) => {
                     sleep(ASK_EVERY).await;
                     let ask = json!({
                         "jsonrpc": "2.0", "id": id, "method": "tasks/get", "params": { "id": id },
                     });
-                    result = self.call(ask).await?;
+                    answer = self.call(&ask, progress).await;
                 }
             }
         }
     }
 
     /// One JSON-RPC call: its result.
-    async fn call(&self, envelope: Value) -> Result<Value, BackendError> {
-        let failed = |what: String| BackendError::Failed(format!("the agent {what}"));
-        let unreachable = |error: reqwest::Error| {
-            if let Some(why) = Mistrust::of(&error) {
-                return failed(format!("cannot be reached: {why}"));
-            }
-            let mut root: &dyn std::error::Error = &error;
-            while let Some(source) = root.source() {
-                root = source;
-            }
-            failed(format!("cannot be reached: {root}"))
-        };
-        let request = self.http.post(self.url.clone()).json(&envelope);
-        let mut response = request.send().await.map_err(unreachable)?;
+    async fn call(&self, envelope: &Value, progress: &ProgressSender) -> Result<Value, CallError> {
+        let accepted = format!("application/json, {EVENT_STREAM}");
+        let request = self.http.post(self.url.clone()).header(ACCEPT, accepted).json(envelope);
+        let mut response = request.send().await.map_err(|error| unreachable(&error))?;
         let status = response.status();
+        let media = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        if status.is_success() && media.is_some_and(|media| media.starts_with(EVENT_STREAM)) {
+            return follow(response, progress).await;
+        }
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&error))? {
             if body.len() + chunk.len() > BODY_BYTES_MAX {
-                return Err(BackendError::Refused("the agent's answer is too long".into()));
+                return Err(too_long().into());
             }
             body.extend_from_slice(&chunk);
         }
-        let Ok(mut answer) = serde_json::from_slice::<Value>(&body) else {
-            let what = format!("did not answer in JSON (status {})", status.as_u16());
-            return Err(judged(status, what));
-        };
-        if !answer["error"].is_null() {
-            let said = answer["error"]["message"].as_str().or(answer["error"].as_str());
-            let said: String = said.unwrap_or("an error").chars().take(ERROR_CHARS_MAX).collect();
-            return Err(judged(status, format!("failed: {said}")));
-        }
-        if !status.is_success() {
-            return Err(judged(status, format!("failed with status {}", status.as_u16())));
-        }
-        match answer.get_mut("result").map(Value::take) {
-            Some(result) if !result.is_null() => Ok(result),
-            _ => Err(failed("answered without a result".into())),
+        match serde_json::from_slice::<Value>(&body) {
+            Ok(answer) => result_of(answer, status),
+            Err(_) => {
+                let what = format!("did not answer in JSON (status {})", status.as_u16());
+                Err(judged(status, what).into())
+            }
         }
     }
+}
+
+/// Reads a stream of events to its end, and shows the pieces of the answer as they come.
+async fn follow(
+    mut response: reqwest::Response,
+    progress: &ProgressSender,
+) -> Result<Value, CallError> {
+    let (mut events, mut collected) = (Events::default(), Collected::default());
+    let mut bytes = 0;
+    while !collected.is_over() {
+        let chunk = match response.chunk().await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => break,
+            Err(error) => {
+                tracing::debug!(%error, "the agent's stream broke off");
+                break;
+            }
+        };
+        bytes += chunk.len();
+        if bytes > BODY_BYTES_MAX {
+            return Err(too_long().into());
+        }
+        for event in events.feed(&chunk) {
+            let answer = serde_json::from_slice::<Value>(&event).map_err(|_| {
+                BackendError::Failed("the agent streams something that is not JSON".into())
+            })?;
+            if let Some(text) = collected.take(result_of(answer, StatusCode::OK)?) {
+                let piece = Response { parts: vec![Part::text(text)], is_final: false };
+                progress.send(Progress::Piece(piece)).await;
+            }
+        }
+    }
+    collected.into_result().ok_or_else(|| {
+        BackendError::Failed("the agent ended its stream without an answer".into()).into()
+    })
+}
+
+/// The result of a JSON-RPC answer.
+fn result_of(mut answer: Value, status: StatusCode) -> Result<Value, CallError> {
+    if !answer["error"].is_null() {
+        let said = answer["error"]["message"].as_str().or(answer["error"].as_str());
+        let said: String = said.unwrap_or("an error").chars().take(ERROR_CHARS_MAX).collect();
+        let code = answer["error"]["code"].as_i64();
+        return Err(CallError { code, error: judged(status, format!("failed: {said}")) });
+    }
+    if !status.is_success() {
+        let what = format!("failed with status {}", status.as_u16());
+        return Err(judged(status, what).into());
+    }
+    match answer.get_mut("result").map(Value::take) {
+        Some(result) if !result.is_null() => Ok(result),
+        _ => Err(BackendError::Failed("the agent answered without a result".into()).into()),
+    }
+}
+
+fn unreachable(error: &reqwest::Error) -> BackendError {
+    if let Some(why) = Mistrust::of(error) {
+        return BackendError::Failed(format!("the agent cannot be reached: {why}"));
+    }
+    let mut root: &dyn std::error::Error = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    BackendError::Failed(format!("the agent cannot be reached: {root}"))
+}
+
+fn too_long() -> BackendError {
+    BackendError::Refused("the agent's answer is too long".into())
 }
 
 /// A request that is wrong stays wrong.
@@ -140,7 +234,7 @@ fn envelope(request: &Request) -> Result<Value, BackendError> {
         envelope["id"] = request.message_id.as_str().into();
     }
     if envelope["method"].as_str().is_none_or(str::is_empty) {
-        envelope["method"] = "message/send".into();
+        envelope["method"] = SEND.into();
     }
     Ok(envelope)
 }
@@ -189,12 +283,12 @@ impl Backend for A2a {
     fn handle<'a>(
         &'a self,
         request: &'a Request,
-        _: ProgressSender,
+        progress: ProgressSender,
     ) -> BoxFuture<'a, Result<Response, BackendError>> {
         async move {
             let late = || format!("the agent gave no answer within {}", shown(self.timeout));
             tokio::select! {
-                answer = timeout(self.timeout, self.forward(request)) => {
+                answer = timeout(self.timeout, self.forward(request, &progress)) => {
                     answer.unwrap_or_else(|_| Err(BackendError::Failed(late())))
                 }
                 () = self.closed.cancelled() => Err(BackendError::Closed),
