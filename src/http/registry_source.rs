@@ -232,7 +232,11 @@ impl WorkerSummary {
             last_seen_at: Some(worker.last_at),
             implementation: Implementation {
                 kind: if external { "external" } else { "embedded_worker_runtime" },
-                display_hint: display_hint(spec.template.as_deref().unwrap_or("unconnected")),
+                display_hint: match &worker.external {
+                    // What runs it is not known here; whether anything does is.
+                    Some(agent) => agent.presence.as_str().into(),
+                    None => display_hint(spec.template.as_deref().unwrap_or("unconnected")),
+                },
             },
             capabilities: WorkerCapabilities {
                 can_accept_input: alive && startable && runtime_runs,

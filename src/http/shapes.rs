@@ -3,10 +3,10 @@
 use super::App;
 use crate::log::{ReadFault, RedactionNote};
 use acta_events::{
-    BundleRef, IntentKind, NamedRef, ProfileSelector, Record, Revision, RuntimeId, Sequence,
-    Version, WorkerId, WorkerRef, WorkerTexts,
+    BundleRef, DegradedReason, DeliveryMode, IntentKind, NamedRef, ProfileSelector, Record,
+    Revision, RuntimeId, Sequence, Version, WorkerId, WorkerRef, WorkerTexts,
 };
-use acta_projections::{Execution, WorkerSpec, WorkerState, WorkerStatus};
+use acta_projections::{Execution, External, Presence, WorkerSpec, WorkerState, WorkerStatus};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -69,6 +69,33 @@ pub(super) struct WorkerDetail {
     workspace_refs: Vec<NamedRef>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     mount_refs: Vec<NamedRef>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<Agent>,
+}
+
+/// How the agent is that connects in for a worker.
+#[derive(Serialize)]
+struct Agent {
+    name: Option<String>,
+    presence: Presence,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    degraded: Option<DegradedReason>,
+    delivery_mode: DeliveryMode,
+    waiting_messages: usize,
+    undelivered_messages: usize,
+}
+
+impl Agent {
+    fn of(external: &External) -> Self {
+        Self {
+            name: external.label.clone(),
+            presence: external.presence,
+            degraded: external.degraded,
+            delivery_mode: external.delivery.mode,
+            waiting_messages: external.waiting.len(),
+            undelivered_messages: external.undelivered.len(),
+        }
+    }
 }
 
 /// A worker in a list.
@@ -125,6 +152,7 @@ pub(super) async fn detail(app: &App, state: &WorkerState) -> Result<WorkerDetai
             .collect(),
         workspace_refs: spec.workspace_refs.clone(),
         mount_refs: spec.mount_refs.clone(),
+        agent: state.external.as_deref().map(Agent::of),
     })
 }
 

@@ -57,6 +57,24 @@ async fn an_agent_that_does_badly_is_degraded_until_it_does_well() {
 }
 
 #[tokio::test]
+async fn lists_show_whether_the_agent_is_there() {
+    let service = Service::start().await;
+    let agent = Deployed::awaited(&service).await;
+    let hint = async || {
+        let list = service.get("/v1/runtimes/external/workers").await.ok();
+        list["items"][0]["implementation"].clone()
+    };
+    assert_eq!(hint().await, json!({"kind": "external", "display_hint": "awaiting_agent"}));
+    agent.register().await;
+    assert_eq!(hint().await["display_hint"], "online");
+    agent.beat_with(json!({"runtime_state": "wedged"})).await;
+    assert_eq!(hint().await["display_hint"], "degraded");
+    let ran = service.command().args(["ls", "workers", "--all"]).output().unwrap();
+    let table = String::from_utf8(ran.stdout).unwrap();
+    assert!(table.contains("degraded") && !table.contains("unconnected"), "{table}");
+}
+
+#[tokio::test]
 async fn only_the_workers_own_token_speaks_for_it() {
     let service = Service::start().await;
     let (one, other) = (Deployed::awaited(&service).await, Deployed::awaited(&service).await);
