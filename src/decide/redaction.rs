@@ -26,6 +26,13 @@ pub(super) fn redact(
     if facts.globals.redactions.get(sequence).is_some() {
         return Ok(Decision::Unchanged);
     }
+    if repeats.is_none() && waits_for_an_agent(facts, target) {
+        let message = format!(
+            "record {sequence} is a message that its agent has not dealt with yet; wait until it \
+             has, or remove the worker, then redact again"
+        );
+        return Err(Rejection::new(Code::InputPending, message));
+    }
     if repeats.is_none() && is_needed(facts, target) {
         let message = format!(
             "record {sequence} is an input that its worker is still to be given, or is at work on; \
@@ -39,6 +46,16 @@ pub(super) fn redact(
         _ => Draft::of_service(event),
     };
     Ok(draft.with(reason.cloned()).into())
+}
+
+/// Whether the content is a message that the agent of an external worker is still to be given. One
+/// that is not tried to be delivered any more may go: trying it again says that it was erased.
+fn waits_for_an_agent(facts: Facts<'_>, target: &RedactionTarget) -> bool {
+    let Some(state) = facts.worker.filter(|state| state.status == WorkerStatus::Running) else {
+        return false;
+    };
+    let waiting = state.external.as_ref().map(|agent| &agent.waiting);
+    waiting.is_some_and(|waiting| waiting.contains(&target.record.seq()))
 }
 
 /// Whether the content is an input that was not given to its worker yet, or that would be given to

@@ -1,5 +1,7 @@
 //! Given what is durable, when this is asked, then that happens.
 
+mod external;
+
 use super::{Decision, Draft, Facts, decide, decide_outcome};
 use crate::{
     command::{Command, Outcome},

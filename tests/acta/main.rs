@@ -45,6 +45,7 @@ mod external_deployed;
 mod external_inbox;
 mod external_presence;
 mod external_push;
+mod external_rules;
 mod lookback_auditors;
 mod lookback_log;
 mod lookback_replay;
