@@ -5,6 +5,7 @@
 //! it is read.
 
 mod access;
+mod epochs;
 mod erasure;
 mod external;
 mod hosts;
@@ -13,6 +14,7 @@ mod registry;
 mod worker;
 
 pub use access::*;
+pub use epochs::*;
 pub use erasure::*;
 pub use external::*;
 pub use hosts::*;
@@ -20,10 +22,6 @@ pub use local_pods::*;
 pub use registry::*;
 pub use worker::*;
 
-use crate::{
-    Digest,
-    ids::{Epoch, Sequence},
-};
 use serde::{Deserialize, Serialize};
 
 /// A stored event could not be understood.
@@ -125,8 +123,11 @@ events! {
     ServiceStarted = "service_started" v 1;
     /// The service closed the log in good order.
     ServiceStopped = "service_stopped" v 1;
-    /// A new epoch began from an earlier point of the log.
-    LogForked = "log_forked" v 1;
+    /// A new epoch began from an earlier point of the log. Content: the reason. What the log asks
+    /// for is not done before [`Self::DispatchResumed`].
+    LogForked = "log_forked" v 2, was v 1 LogForkedV1;
+    /// After a fork, the service does again what the log asks for.
+    DispatchResumed = "dispatch_resumed" v 1;
     /// A runtime became known.
     RuntimeRegistered = "runtime_registered" v 1;
     /// A runtime's label or templates changed.
@@ -244,17 +245,4 @@ pub struct ServiceStarted {
 pub struct ServiceStopped {
     /// What ended it, such as `signal`.
     pub reason: String,
-}
-
-/// See [`Event::LogForked`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LogForked {
-    /// The epoch that begins with this record.
-    pub epoch: Epoch,
-    /// The epoch that it continues.
-    pub parent: Epoch,
-    /// The last sequence that both share.
-    pub fork: Sequence,
-    /// The record digest at the fork.
-    pub digest: Digest,
 }

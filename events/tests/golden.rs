@@ -68,6 +68,17 @@ fn old_events() -> Vec<(&'static str, Event)> {
     vec![
         ("host_registered.v1", host_registered(of("x86_64")).into()),
         ("host_updated.v1", host_updated(of("aarch64")).into()),
+        (
+            "log_forked.v1",
+            LogForked {
+                epoch: Epoch(2),
+                parent: Epoch(1),
+                fork: Sequence(41),
+                digest: Digest([7; 32]),
+                root: None,
+            }
+            .into(),
+        ),
     ]
 }
 
@@ -80,8 +91,10 @@ fn service_events() -> Vec<Event> {
             parent: Epoch(1),
             fork: Sequence(41),
             digest: Digest([7; 32]),
+            root: Some(Digest([9; 32])),
         }
         .into(),
+        DispatchResumed { epoch: Epoch(2) }.into(),
         RuntimeRegistered { kind: "embedded".into(), label: "Here".into(), templates: templates() }
             .into(),
         RuntimeUpdated { label: "There".into(), templates: templates() }.into(),

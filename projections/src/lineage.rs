@@ -17,11 +17,17 @@ pub struct EpochStart {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lineage {
     epochs: Vec<EpochStart>,
+    /// The newest epoch has not begun to act upon what the log asks for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_paused: bool,
 }
 
 impl Default for Lineage {
     fn default() -> Self {
-        Self { epochs: vec![EpochStart { epoch: Epoch(1), fork: Sequence::ZERO }] }
+        Self {
+            epochs: vec![EpochStart { epoch: Epoch(1), fork: Sequence::ZERO }],
+            is_paused: false,
+        }
     }
 }
 
@@ -29,6 +35,17 @@ impl Lineage {
     /// The epoch that is being written.
     pub fn current(&self) -> Epoch {
         self.epochs.last().map_or(Epoch(1), |start| start.epoch)
+    }
+
+    /// Whether what the log asks for waits for an operator: since a fork, whoever went on with the
+    /// parent may have done it.
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// The epochs, oldest first.
+    pub fn epochs(&self) -> &[EpochStart] {
+        &self.epochs
     }
 
     /// Whether this log ever had that epoch.
@@ -56,8 +73,13 @@ impl Projection for Lineage {
     const NAME: &'static str = "lineage";
 
     fn fold(&mut self, record: &Record) {
-        if let Event::LogForked(forked) = &record.header.event {
-            self.epochs.push(EpochStart { epoch: forked.epoch, fork: forked.fork });
+        match &record.header.event {
+            Event::LogForked(forked) => {
+                self.epochs.push(EpochStart { epoch: forked.epoch, fork: forked.fork });
+                self.is_paused = true;
+            }
+            Event::DispatchResumed(_) => self.is_paused = false,
+            _ => {}
         }
     }
 }

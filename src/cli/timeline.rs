@@ -199,6 +199,9 @@ impl Timeline {
                 Ink::Alarm,
                 format!("epoch {} began, from epoch {} at sequence {}", e.epoch, e.parent, e.fork),
             ),
+            Event::DispatchResumed(e) => {
+                Line::plain(format!("epoch {} acts upon what the log asks for", e.epoch))
+            }
             Event::RuntimeRegistered(e) => Line::plain(format!(
                 "runtime {runtime} registered: {} ({}), {}",
                 e.label,

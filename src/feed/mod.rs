@@ -5,7 +5,7 @@
 
 mod position;
 
-pub use position::{CursorProblem, Resume, cursor_at, resolve};
+pub use position::{CursorProblem, EpochChange, Resume, cursor_at, epoch_change, resolve};
 
 use crate::log::{Log, Logged, ReadFault};
 use acta_events::{Actor, Record, RuntimeId, Sequence, WorkerId};

@@ -4,9 +4,10 @@ use crate::{
     error::{Code, Rejection},
     log::{Log, ReadFault},
 };
-use acta_events::{Digest, Sequence, cursor::Cursor};
+use acta_events::{Digest, Epoch, Sequence, cursor::Cursor};
 use acta_projections::Lineage;
-use std::sync::Arc;
+use serde::Serialize;
+use std::{fmt, sync::Arc};
 
 /// Where to resume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +114,36 @@ pub async fn resolve(log: &Arc<Log>, text: &str) -> Result<Resume, CursorProblem
     }
 }
 
+/// A cursor is of an epoch that this one continues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct EpochChange {
+    /// The epoch of the cursor.
+    pub from: Epoch,
+    /// The epoch of the log.
+    pub epoch: Epoch,
+    /// The last record that both share.
+    pub fork: Sequence,
+}
+
+impl fmt::Display for EpochChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, epoch, fork } = self;
+        write!(
+            f,
+            "the cursor is of epoch {from}; the log was restored since and is in epoch {epoch}, \
+             which continues it after record {fork}"
+        )
+    }
+}
+
+/// Whether a cursor that can be resumed is of an earlier epoch, and which.
+pub fn epoch_change(log: &Log, text: &str) -> Option<EpochChange> {
+    let cursor: Cursor = text.parse().ok()?;
+    let views = log.views().read();
+    let fork = views.lineage.ended_at(cursor.epoch)?;
+    Some(EpochChange { from: cursor.epoch, epoch: views.lineage.current(), fork })
+}
+
 /// The cursor after the record with this sequence; none if there is no such record.
 pub async fn cursor_at(log: &Arc<Log>, seq: Sequence) -> Result<Option<Cursor>, ReadFault> {
     let epoch = log.views().read().lineage.epoch_of(seq);
@@ -126,7 +157,7 @@ pub async fn cursor_at(log: &Arc<Log>, seq: Sequence) -> Result<Option<Cursor>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use acta_events::{Epoch, LogId};
+    use acta_events::LogId;
 
     fn lineage(forks: &[(u32, u64)]) -> Lineage {
         let starts: Vec<_> = std::iter::once((1, 0)).chain(forks.iter().copied()).collect();

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     auth::Permission,
     error::{Code, Rejection},
-    feed::{Filter, Follower, cursor_at, resolve},
+    feed::{EpochChange, Filter, Follower, cursor_at, epoch_change, resolve},
 };
 use acta_events::{Actor, Event, RuntimeId, Sequence, WorkerId};
 use axum::{
@@ -154,6 +154,11 @@ impl EventsQuery {
         }
     }
 
+    /// Whether the cursor is of an earlier epoch.
+    pub(super) fn epoch_change(&self, app: &App) -> Option<EpochChange> {
+        epoch_change(&app.log, self.cursor.as_deref()?)
+    }
+
     async fn resumed(&self, app: &App) -> Reply<Option<Sequence>> {
         if let Some(cursor) = &self.cursor {
             return Ok(Some(resolve(&app.log, cursor).await?.after));
@@ -251,7 +256,13 @@ async fn page(app: &App, query: &EventsQuery) -> Reply<Response> {
     }
     let cursor = cursor_at(&app.log, position).await?.map(|cursor| cursor.to_string());
     let cursor = cursor.unwrap_or_default();
-    out.extend_from_slice(format!("],\"head\":{head},\"cursor\":\"{cursor}\"}}").as_bytes());
+    out.extend_from_slice(format!("],\"head\":{head},\"cursor\":\"{cursor}\"").as_bytes());
+    if let Some(change) = query.epoch_change(app) {
+        // Numbers only: that always serialises.
+        let change = serde_json::to_string(&change).unwrap_or_default();
+        out.extend_from_slice(format!(",\"epoch_changed\":{change}").as_bytes());
+    }
+    out.push(b'}');
     let mut response = ([(header::CONTENT_TYPE, "application/json")], out).into_response();
     if only_watching {
         response.extensions_mut().insert(NothingRead);

@@ -22,7 +22,7 @@ use crate::{
 use acta_events::{Epoch, Sequence};
 use axum::{
     body::Body,
-    http::header,
+    http::{HeaderValue, header},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
@@ -94,6 +94,7 @@ async fn open(
     let follower = query.follower(&app, after)?;
     let last = query.last(&app).await?;
     let epoch = app.log.views().read().lineage.current();
+    let change = query.epoch_change(&app);
     let _observing = app.engine.metrics().observing(Observer::Http);
     let stream = Stream {
         _observing,
@@ -122,6 +123,10 @@ async fn open(
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     let mut response = (headers, Body::from_stream(body)).into_response();
+    if let Some(change) = change {
+        let name = header::HeaderName::from_static("acta-epoch-changed");
+        response.headers_mut().insert(name, HeaderValue::from(change.epoch.0));
+    }
     response.extensions_mut().insert(NothingRead);
     Ok(response)
 }

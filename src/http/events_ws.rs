@@ -5,7 +5,7 @@ use super::{
     access::Caller,
     error::Reply,
     events::EventsQuery,
-    query,
+    frames, query,
     session::{Session, View},
     socket::split,
     worker_ws::{frugal, is_set, refuse},
@@ -41,13 +41,18 @@ pub(super) async fn open(
 }
 
 async fn watch(app: App, caller: Caller, query: EventsQuery, socket: WebSocket) {
-    let (sender, stream) = split(socket, app.limits.observer_idle);
+    let (mut sender, stream) = split(socket, app.limits.observer_idle);
     let after = match begin(&app, &query).await {
         Ok(after) => after,
         Err(problem) => return refuse(sender, &problem).await,
     };
     let Ok(follower) = query.follower(&app, after) else { return };
     let progress = is_set(&query.progress);
+    if let Some(change) = query.epoch_change(&app)
+        && sender.send(frames::epoch_changed(&change)).await.is_err()
+    {
+        return;
+    }
     let epoch = app.log.views().read().lineage.current();
     let view = View::Records;
     Session { app, caller, follower, sender, stream, view, progress, epoch }.run().await;

@@ -6,7 +6,7 @@
 use super::App;
 use crate::{
     envelope,
-    feed::Filter,
+    feed::{EpochChange, Filter},
     log::{Logged, ReadFault, RedactionNote, blocking, text_span},
 };
 use acta_events::{
@@ -53,6 +53,11 @@ pub(super) fn event(cursor: &str, event_id: &str, worker: &str, payload: &Value)
 /// A diagnostic frame.
 pub(super) fn diagnostic(code: &str, message: &str) -> Utf8Bytes {
     json_text(&json!({"kind": "diagnostic", "diagnostic": {"code": code, "message": message}}))
+}
+
+/// Says that a cursor was resumed in a later epoch.
+pub(super) fn epoch_changed(change: &EpochChange) -> Utf8Bytes {
+    diagnostic("runtime.epoch_changed", &change.to_string())
 }
 
 /// The cursor of a record.

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     auth::Permission,
     error::{Code, Rejection},
-    feed::{CursorProblem, Follower, cursor_at, resolve},
+    feed::{CursorProblem, Follower, cursor_at, epoch_change, resolve},
 };
 use acta_events::{Sequence, WorkerRef, cursor::Cursor};
 use acta_projections::WorkerState;
@@ -109,6 +109,12 @@ async fn watch(
         }
     };
     if sent.is_err() {
+        return;
+    }
+    let change = query.cursor.as_deref().and_then(|cursor| epoch_change(&app.log, cursor));
+    if let Some(change) = change
+        && sender.send(frames::epoch_changed(&change)).await.is_err()
+    {
         return;
     }
     let epoch = app.log.views().read().lineage.current();

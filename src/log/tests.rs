@@ -243,6 +243,7 @@ fn forked_log() -> Arc<Log> {
                 parent: Epoch(1),
                 fork: Sequence(10),
                 digest: Digest::ZERO,
+                root: None,
             }
             .into(),
             _ => ServiceStopped { reason: n.to_string() }.into(),

@@ -192,9 +192,13 @@ fn events_of_the_service() -> Vec<BoxedStrategy<Event>> {
     vec![
         of!(text(), |acta| ServiceStarted { acta }),
         of!(text(), |reason| ServiceStopped { reason }),
-        of!((any::<u32>(), any::<u32>(), seq(), digest()), |(epoch, parent, fork, digest)| {
-            LogForked { epoch: Epoch(epoch), parent: Epoch(parent), fork, digest }
-        }),
+        of!(
+            (any::<u32>(), any::<u32>(), seq(), digest(), proptest::option::of(digest())),
+            |(epoch, parent, fork, digest, root)| {
+                LogForked { epoch: Epoch(epoch), parent: Epoch(parent), fork, digest, root }
+            }
+        ),
+        of!(any::<u32>(), |epoch| DispatchResumed { epoch: Epoch(epoch) }),
         of!((text(), text(), templates()), |(kind, label, templates)| RuntimeRegistered {
             kind,
             label,

@@ -16,9 +16,15 @@ fn rows() -> Vec<(&'static str, Value, Value, &'static str)> {
         ("service_stopped", json!({"reason": "signal"}), none.clone(), "service stopped: signal"),
         (
             "log_forked",
-            json!({"epoch": 2, "parent": 1, "fork": 120, "digest": digest}),
+            json!({"epoch": 2, "parent": 1, "fork": 120, "digest": digest, "root": digest}),
             none.clone(),
             "epoch 2 began, from epoch 1 at sequence 120",
+        ),
+        (
+            "dispatch_resumed",
+            json!({"epoch": 2}),
+            none.clone(),
+            "epoch 2 acts upon what the log asks for",
         ),
         (
             "runtime_registered",
