@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <data>/lock         held exclusively (flock) while the service runs
-//! <data>/acta.json    {"format":3,"log_id":"…","created":"…"}, written last at creation
+//! <data>/acta.json    {"format":3,"log_id":"…","created":"…","acta":"…"}, written last at creation
 //! <data>/HEAD         how far the log goes, see journal/head_file.rs
 //! <data>/commit-<n>   the newest blocks, see journal/commit_file.rs
 //! <data>/log-<n>/     what came before, as its engine keeps it, see journal/sled.rs
@@ -12,6 +12,10 @@
 //!
 //! Creation writes acta.json last. A crash before that leaves a directory that holds only
 //! what creation writes; it is taken for new. Anything else without acta.json is refused.
+
+mod migrate;
+
+pub(crate) use migrate::remove_ways_back;
 
 use crate::journal::{Head, head_file};
 use acta_events::{LogId, Sequence, Timestamp};
@@ -83,14 +87,16 @@ pub enum DataDirError {
     },
     /// A newer version wrote it.
     #[error(
-        "the data directory {path} has format {format}; this version of Acta reads format \
-         {DATA_FORMAT}. Use the version of Acta that wrote it, or a newer one"
+        "the data directory {path} has format {format}, and this version of Acta reads up to format \
+         {DATA_FORMAT}. It takes {needs}, or a newer one"
     )]
     NewerFormat {
         /// The directory.
         path: PathBuf,
         /// Its format.
         format: u32,
+        /// The version of Acta that gave it that format.
+        needs: String,
     },
     /// There is no log, and none is to be made.
     #[error("{path} is not an Acta data directory: it has no acta.json")]
@@ -121,12 +127,19 @@ struct Identity {
     format: u32,
     log_id: LogId,
     created: Timestamp,
+    /// The version of Acta that gave it this format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    acta: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct IdentityFormat {
     format: u32,
+    #[serde(default)]
+    acta: Option<String>,
 }
+
+const ACTA: &str = env!("CARGO_PKG_VERSION");
 
 /// An open data directory. The lock is held until it is dropped.
 #[derive(Debug)]
@@ -179,7 +192,8 @@ impl DataDir {
         created: Timestamp,
         lock: File,
     ) -> Result<Self, DataDirError> {
-        let identity = Identity { format: DATA_FORMAT, log_id: log, created };
+        let identity =
+            Identity { format: DATA_FORMAT, log_id: log, created, acta: Some(ACTA.into()) };
         let head = head_file::Entry::new(log, 1, Head::empty(log));
         head_file::replace(path, head)
             .and_then(|()| write_identity(path, &identity))
@@ -191,6 +205,14 @@ impl DataDir {
     pub fn log_of(path: &Path) -> Result<LogId, DataDirError> {
         match read_identity(path)? {
             Some(identity) => Ok(identity.log_id),
+            None => Err(DataDirError::Nothing { path: path.into() }),
+        }
+    }
+
+    /// When the log of a data directory was made, without taking it.
+    pub fn created_of(path: &Path) -> Result<Timestamp, DataDirError> {
+        match read_identity(path)? {
+            Some(identity) => Ok(identity.created),
             None => Err(DataDirError::Nothing { path: path.into() }),
         }
     }
@@ -315,9 +337,11 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, DataDirError> {
         why: error.to_string(),
     };
     // A newer format may have other fields; its number is all that is read of it.
-    let IdentityFormat { format } = serde_json::from_slice(&bytes).map_err(malformed)?;
+    let IdentityFormat { format, acta } = serde_json::from_slice(&bytes).map_err(malformed)?;
     if format > DATA_FORMAT {
-        return Err(DataDirError::NewerFormat { path: path.into(), format });
+        let needs =
+            acta.map_or("the version of Acta that wrote it".into(), |acta| format!("Acta {acta}"));
+        return Err(DataDirError::NewerFormat { path: path.into(), format, needs });
     }
     serde_json::from_slice(&bytes).map(Some).map_err(malformed)
 }
@@ -328,7 +352,8 @@ fn upgraded(path: &Path, identity: Identity) -> Result<Identity, DataDirError> {
     if identity.format == DATA_FORMAT {
         return Ok(identity);
     }
-    let identity = Identity { format: DATA_FORMAT, ..identity };
+    migrate::keep_way_back(path, identity.format)?;
+    let identity = Identity { format: DATA_FORMAT, acta: Some(ACTA.into()), ..identity };
     write_identity(path, &identity)
         .map_err(|source| DataDirError::Io { path: path.into(), source })?;
     Ok(identity)
@@ -385,6 +410,15 @@ mod tests {
         fs::write(&path, now.replace("\"format\":3", "\"format\":2")).unwrap();
         assert_eq!(DataDir::open(dir.path()).unwrap().log_id(), log);
         assert_eq!(fs::read_to_string(&path).unwrap(), now);
+        let before = dir.path().join("before-format-2");
+        let kept = fs::read_to_string(before.join(IDENTITY)).unwrap();
+        assert_eq!(kept, now.replace("\"format\":3", "\"format\":2"));
+        assert_eq!(
+            fs::read(before.join("HEAD")).unwrap(),
+            fs::read(dir.path().join("HEAD")).unwrap()
+        );
+        remove_ways_back(dir.path()).unwrap();
+        assert!(!before.exists() && path.exists());
     }
 
     #[test]
@@ -402,6 +436,7 @@ mod tests {
     #[test]
     fn what_is_there_decides() {
         let newer = br#"{"format":4,"name":"x"}"#.as_slice();
+        let named = br#"{"format":4,"acta":"9.1.0"}"#.as_slice();
         type Files<'a> = &'a [(&'a str, &'a [u8])];
         let rows: &[(Files<'_>, Option<&str>)] = &[
             (&[], None),
@@ -417,7 +452,11 @@ mod tests {
             (&[("acta.json", b"{")], Some("acta.json in")),
             (&[("acta.json", b"")], Some("is malformed")),
             (&[("acta.json", b"{\"format\":1,\"log_id\":\"x\"}")], Some("is malformed")),
-            (&[("acta.json", newer)], Some("has format 4; this version of Acta reads format 3")),
+            (
+                &[("acta.json", newer)],
+                Some("has format 4, and this version of Acta reads up to format 3"),
+            ),
+            (&[("acta.json", named)], Some("It takes Acta 9.1.0, or a newer one")),
         ];
         for (files, expected) in rows {
             let dir = tempfile::tempdir().unwrap();

@@ -28,6 +28,7 @@ use super::{
     sled_store::Store,
     walk::{Walk, damaged},
 };
+use crate::data_dir::remove_ways_back;
 use acta_events::Sequence;
 use parking_lot::{MutexGuard, RwLock};
 use std::{
@@ -48,6 +49,7 @@ fn io_error(error: impl std::fmt::Display) -> EraseError {
 impl SledJournal {
     pub(super) fn erase_contents(&self, contents: &BTreeSet<Sequence>) -> Result<(), EraseError> {
         drop(self.writer_for_erasing()?);
+        remove_ways_back(&self.dir).map_err(io_error)?;
         let there = self.still_there(contents)?;
         if !there.is_empty() {
             self.erase_in_tail(&there)?;
