@@ -114,8 +114,15 @@ impl Checkpoints {
         positions
     }
 
-    fn path(&self, seq: Sequence) -> PathBuf {
+    /// The file of a checkpoint.
+    pub fn path(&self, seq: Sequence) -> PathBuf {
         self.dir.join(format!("{:020}.ckpt", seq.0))
+    }
+
+    /// Removes those that stand behind a record.
+    pub fn remove_behind(&self, last: Sequence) -> io::Result<()> {
+        let mut behind = self.positions().into_iter().filter(|seq| *seq > last);
+        behind.try_for_each(|seq| fs::remove_file(self.path(seq)))
     }
 
     /// Keeps the newest and the oldest, and of those between only what is needed for each to

@@ -7,8 +7,8 @@ pub use external::{AgentHealth, ExternalChange, NewExternal};
 use crate::error::Rejection;
 use acta_events::{
     Actor, ConfigBundleStored, CursorName, Digest, ErasureOrder, ExitStatus, HostId,
-    HostRegistered, IdempotencyKey, InputKind, LocalPodsInspected, LocalWorkerFound, OutputKind,
-    ProcessRef, ReadsRecorded, Record, RemoteRuntimeRegistered, Revision, RuntimeId,
+    HostRegistered, IdempotencyKey, InputKind, LocalPodsInspected, LocalWorkerFound, LogForked,
+    OutputKind, ProcessRef, ReadsRecorded, Record, RemoteRuntimeRegistered, Revision, RuntimeId,
     RuntimeRegistered, Sequence, StoredContent, Timestamp, TokenId, TokenIssued, TraceParent,
     TurnResult, WorkerCreated, WorkerId, WorkerRef, sha256,
 };
@@ -106,6 +106,15 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+    /// Begin a new epoch at the end of a log that was restored.
+    ForkLog {
+        /// Where, and out of what.
+        forked: LogForked,
+        /// Why.
+        reason: Option<StoredContent>,
+    },
+    /// Do again what the log asks for; nothing happens if that is done already.
+    ResumeDispatch,
     /// Make a runtime known, with its templates; nothing happens if it is known so already.
     RegisterRuntime {
         /// The runtime.
@@ -372,6 +381,8 @@ impl Command {
         match self {
             Self::StartService { .. } => "start_service",
             Self::StopService { .. } => "stop_service",
+            Self::ForkLog { .. } => "fork_log",
+            Self::ResumeDispatch => "resume_dispatch",
             Self::RegisterRuntime { .. } => "register_runtime",
             Self::RegisterRemote { .. } => "register_remote",
             Self::RetireRuntime { .. } => "retire_runtime",

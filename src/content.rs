@@ -193,7 +193,8 @@ impl ContentStore {
         Ok(())
     }
 
-    fn path(&self, digest: Digest) -> PathBuf {
+    /// The file of a content.
+    pub fn path(&self, digest: Digest) -> PathBuf {
         let name = digest.to_string();
         self.dir.join(&name[..2]).join(name)
     }

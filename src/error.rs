@@ -60,6 +60,8 @@ codes! {
     Unauthorized = "unauthorized" 401;
     /// The token is valid, but its holder may not do this.
     Forbidden = "forbidden" 403;
+    /// The service was restored, and does nothing in the world yet.
+    DispatchPaused = "dispatch_paused" 409;
     /// There is no such route.
     NotFound = "not_found" 404;
     /// There is no such worker in the runtime that serves the route.

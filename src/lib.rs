@@ -40,6 +40,7 @@ pub mod overview;
 pub mod redaction_list;
 pub mod remote;
 pub mod rendered;
+pub mod snapshot;
 pub mod trace;
 mod varint;
 pub mod trust;

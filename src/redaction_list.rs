@@ -5,10 +5,12 @@
 
 use crate::{
     command::{Ack, Command, RedactionTarget, Request},
-    engine::core::{Batch, Core, Moment, Submission},
+    engine::{
+        core::Core,
+        offline::{RecordError, record},
+    },
     error::Rejection,
-    journal::AppendError,
-    log::{EraseFault, Log, ReadFault, ReplayError},
+    log::{EraseFault, Log, ReadFault},
 };
 use acta_events::{
     Actor, Content, Digest, ErasureOrder, LogId, MediaType, Sequence, StoredContent, Timestamp,
@@ -71,10 +73,7 @@ pub enum ApplyError {
     Read(#[from] ReadFault),
     /// The log cannot be written.
     #[error(transparent)]
-    Append(#[from] AppendError),
-    /// What was written cannot be taken in.
-    #[error(transparent)]
-    Replay(#[from] ReplayError),
+    Record(#[from] RecordError),
     /// An order is recorded, but not carried out.
     #[error(transparent)]
     Erase(#[from] EraseFault),
@@ -99,17 +98,17 @@ pub fn apply(
             log.read_blocking(before, item.record, 1)?.pop()
         };
         let known = known.map(|logged| Arc::clone(&logged.record));
-        let Some(record) = known.filter(|record| record.digest == item.record_digest) else {
+        let Some(found) = known.filter(|record| record.digest == item.record_digest) else {
             applied.absent += 1;
             continue;
         };
         let order = item.repeats.unwrap_or(ErasureOrder { by: item.by, at: item.at });
         let command = Command::Redact {
-            target: RedactionTarget::new(record),
+            target: RedactionTarget::new(found),
             reason: item.reason.map(|reason| reason_of(&reason)),
             repeats: Some(order),
         };
-        match decide(log, &mut core, command)? {
+        match record(log, &mut core, Request::service(command))? {
             Ok(Ack::Recorded { .. }) => applied.erased += 1,
             Ok(_) => applied.already += 1,
             Err(why) => return Err(ApplyError::Refused { seq: item.record, why }),
@@ -126,27 +125,4 @@ fn reason_of(reason: &str) -> StoredContent {
     }
     let bytes = reason.as_bytes()[..end].to_vec();
     Content::new(rand::random(), MediaType::Text, bytes.into()).to_stored()
-}
-
-/// Decides one command, and makes it durable.
-fn decide(
-    log: &Log,
-    core: &mut Core<()>,
-    command: Command,
-) -> Result<Result<Ack, Rejection>, ApplyError> {
-    let now = Timestamp(jiff::Timestamp::now().as_microsecond());
-    let request = Request::service(command);
-    let submission = Submission { request, key_checked: Sequence::ZERO, reply: () };
-    let moment = Moment { now, random: rand::random() };
-    let waits = core.submit(Box::new(submission), moment);
-    debug_assert!(waits.is_none(), "everything before it is durable");
-    let Batch { after, blocks, mut decided } = core.take_batch();
-    if !blocks.is_empty() {
-        let (blocks, encoded): (Vec<_>, Vec<_>) = blocks.into_iter().unzip();
-        log.journal().append(after, &encoded)?;
-        let head = log.publish(&blocks)?;
-        core.committed(head);
-    }
-    let answer = decided.pop().map(|decided| decided.answer);
-    Ok(answer.unwrap_or_else(|| Err(Rejection::invalid("it was not decided"))))
 }

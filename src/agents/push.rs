@@ -95,6 +95,10 @@ struct Next {
 
 impl Push {
     async fn run(self) {
+        tokio::select! {
+            () = self.shutdown.cancelled() => return,
+            () = self.log.until_resumed() => {}
+        }
         let head = self.log.head();
         let mut at_work = HashSet::new();
         let mut tasks = JoinSet::new();

@@ -4,7 +4,7 @@
 //! `PRIVATE+KEY+<name>+<hash>+<key>`. Whoever has it can sign in the log's name. The name is that of
 //! the log, and the first line of its checkpoints.
 
-use acta_events::LogId;
+use acta_events::{Epoch, LogId};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use ed25519_dalek::SigningKey;
 use signed_note::{StandardSigner, StandardVerifier, Verifier as _, new_ed25519_verifier_key};
@@ -58,7 +58,7 @@ impl fmt::Debug for LogKey {
 impl LogKey {
     /// A fresh key for a log, which is named after it.
     pub fn generate(log: LogId) -> Self {
-        let (text, verifier) = make(&format!("acta/{log}"));
+        let (text, verifier) = make(&origin(log, Epoch(1)));
         Self::parse(&text, verifier).expect("what was just made is a key with a valid name")
     }
 
@@ -82,11 +82,16 @@ impl LogKey {
 
     /// The key in a file, which is made, mode 0600, if there is none and nothing was ever signed.
     /// Blocking.
-    pub fn load_or_make(path: &Path, log: LogId, has_signed: bool) -> Result<Self, KeyError> {
+    pub fn load_or_make(
+        path: &Path,
+        log: LogId,
+        epoch: Epoch,
+        has_signed: bool,
+    ) -> Result<Self, KeyError> {
         match Self::load(path) {
             Err(KeyError::None) if has_signed => Err(KeyError::Missing),
             Err(KeyError::None) => {
-                let (text, verifier) = make(&format!("acta/{log}"));
+                let (text, verifier) = make(&origin(log, epoch));
                 write(path, &text)?;
                 Self::parse(&text, verifier).ok_or(KeyError::Malformed)
             }
@@ -106,6 +111,15 @@ impl LogKey {
 
     pub(super) fn signer(&self) -> &StandardSigner {
         &self.signer
+    }
+}
+
+/// What the checkpoints of a log begin with. Each epoch after the first has a name of its own, so
+/// that nobody takes one history for the other. The id of the log is the last part in any case.
+pub(super) fn origin(log: LogId, epoch: Epoch) -> String {
+    match epoch {
+        Epoch(0 | 1) => format!("acta/{log}"),
+        Epoch(later) => format!("acta/epoch-{later}/{log}"),
     }
 }
 

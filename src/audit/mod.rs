@@ -41,7 +41,7 @@ pub use notary::{Notary, NotaryError, NotaryOwner};
 pub use proof::{Consistency, Inclusion, leaf_of};
 pub use receipt::{Proven, Receipt, ReceiptError};
 pub use tile_path::{TileKind, TilePath};
-pub use tree::{TILE_WIDTH, Tree, TreeError};
+pub use tree::{StoredTiles, TILE_WIDTH, Tree, TreeError};
 pub(crate) use verify::Erasures;
 pub use verify::{Erasure, Held, Kind, Problem, Verdict, Verification};
 
@@ -49,5 +49,7 @@ pub use verify::{Erasure, Held, Kind, Problem, Verdict, Verification};
 pub const TREE: &str = "tree";
 /// The name of the file with the newest signed checkpoint, in the data directory.
 pub const CHECKPOINT: &str = "checkpoint";
+/// The name of the directory with the last words of earlier epochs, in the data directory.
+pub const ANCESTORS: &str = "ancestors";
 /// The name of the file with the key that signs, in the data directory.
 pub const KEY: &str = "log.key";

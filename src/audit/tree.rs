@@ -270,6 +270,31 @@ impl Tree {
     }
 }
 
+/// What of a directory with tiles belongs to a tree of one size; it only grows.
+#[derive(Clone, Debug)]
+pub struct StoredTiles {
+    /// How many records.
+    pub size: u64,
+    /// What the file `state` holds.
+    pub state: Vec<u8>,
+    /// Names of files, and how many bytes of each count.
+    pub levels: Vec<(String, u64)>,
+}
+
+impl StoredTiles {
+    /// Those in a directory; none if there are none, or none that can be trusted. Blocking.
+    pub fn in_directory(dir: &Path) -> Option<Self> {
+        let state = Files::at(dir).state()?;
+        let mut levels = Vec::new();
+        let mut count = state.size;
+        while count > 0 {
+            levels.push((format!("level-{}", levels.len()), count * HASH_SIZE as u64));
+            count /= TILE_WIDTH;
+        }
+        Some(Self { size: state.size, state: state.encode(), levels })
+    }
+}
+
 /// What is in memory of a tree whose files go that far: of each level the incomplete tile.
 fn load(files: &Files, state: &State) -> Result<Nodes, TreeError> {
     let mut levels = Vec::new();

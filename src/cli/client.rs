@@ -296,6 +296,29 @@ impl Client {
         Err(self.refusal(status, &body))
     }
 
+    /// Asks once for something that comes in pieces.
+    pub(super) async fn post_for_stream(
+        &self,
+        path: &[&str],
+        body: &Value,
+    ) -> Result<reqwest::Response, ClientError> {
+        let mut request = self.http.post(self.url(path)).json(body);
+        if let Some(token) = self.token() {
+            request = request.bearer_auth(token);
+        }
+        let broken = |what: String| ClientError::Unknown { what, key: None };
+        let response = request.send().await.map_err(|error| match error.is_connect() {
+            true => self.no_service(),
+            false => broken(format!("the connection broke: {}", root(&error))),
+        })?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = response.bytes().await.map_err(|error| broken(root(&error)))?;
+        Err(self.refusal(status, &body))
+    }
+
     /// Reads an answer that is not JSON. The path is given from the top.
     pub(super) async fn get_bytes(
         &self,

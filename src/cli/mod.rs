@@ -21,6 +21,7 @@ mod delivery;
 mod demo;
 mod diff;
 mod doctor;
+mod drill;
 mod export;
 mod follower;
 mod host;
@@ -38,6 +39,8 @@ mod receipt;
 mod redact;
 mod redactions;
 mod replay;
+mod restore;
+mod resume;
 mod runtime;
 mod segments;
 mod send;
@@ -46,8 +49,10 @@ pub mod serve_agents;
 pub mod serve_args;
 mod serve_local_pods;
 mod serve_manifest;
+pub mod serve_snapshots;
 mod short_ids;
 mod show;
+mod snapshot;
 mod spawn;
 mod status;
 mod tail;
@@ -193,6 +198,15 @@ pub(crate) enum Command {
     /// Act on the service's own runtime
     #[command(subcommand)]
     Runtime(runtime::RuntimeCommand),
+    /// Take snapshots of a running service, list and verify them
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
+    /// Make a data directory from a snapshot, in a new epoch of the log
+    Restore(Box<restore::RestoreArgs>),
+    /// Find out whether a snapshot of a running service can be restored
+    Drill(drill::DrillArgs),
+    /// Have a restored service do what its log asks for
+    Resume(resume::ResumeArgs),
     /// Show how the service is, on one screen
     Status,
     /// List the sealed history in a data directory
@@ -335,6 +349,12 @@ fn run(cli: Cli, given: connect::Given, arguments: &[OsString]) -> anyhow::Resul
         Command::Redactions(redactions::RedactionsCommand::Apply { file }) => {
             redactions::run_apply(&file, connection.data.as_deref(), &mut connection.stdout())
         }
+        Command::Snapshot(
+            command @ (snapshot::SnapshotCommand::Ls { .. } | snapshot::SnapshotCommand::Verify(_)),
+        ) => snapshot::run(&command, &mut connection.stdout()),
+        Command::Restore(args) => {
+            restore::run(&args, connection.data.as_deref(), &mut connection.stdout())
+        }
         Command::Token(token::TokenCommand::Reset) => {
             token::reset(connection.data.as_deref(), &mut connection.stdout())
         }
@@ -372,6 +392,11 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         Command::Token(command) => token::run(command, client, out).await,
         Command::Bundle(command) => bundle::run(command, client, out).await,
         Command::Runtime(command) => runtime::run(&command, client, out).await,
+        Command::Snapshot(snapshot::SnapshotCommand::Create { target, base }) => {
+            snapshot::create(&target, base.as_deref(), client, out).await
+        }
+        Command::Drill(args) => drill::run(&args, client, out).await,
+        Command::Resume(args) => resume::run(&args, client, out).await,
         Command::Status => status::run(client, out).await,
         Command::Host(command) => host::run(command, client, out).await,
         Command::Serve(_)
@@ -382,6 +407,8 @@ async fn talk(command: Command, client: &Client, out: &mut Output) -> anyhow::Re
         | Command::Import(_)
         | Command::Key(_)
         | Command::Segments
+        | Command::Snapshot(_)
+        | Command::Restore(_)
         | Command::Bench(_)
         | Command::Manifest(_)
         | Command::Config(_)

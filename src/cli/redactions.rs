@@ -9,7 +9,7 @@ use super::{
 use crate::redaction_list::{ListedRedaction, apply};
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     fs::File,
     io::{BufRead as _, BufReader},
@@ -41,13 +41,28 @@ pub(crate) enum RedactionsCommand {
     },
 }
 
+/// All of them, as a list that can be applied.
+pub(super) async fn fetch_list(client: &Client) -> Result<Vec<ListedRedaction>> {
+    let mut list = Vec::new();
+    each(client, |item| {
+        list.push(serde_json::from_value(item).map_err(|error| client.not_acta(error))?);
+        Ok(())
+    })
+    .await?;
+    Ok(list)
+}
+
 /// Prints all of them, a page at a time.
 pub(super) async fn export(client: &Client, out: &mut Output) -> Result<()> {
+    each(client, |item| Ok(out.line(&item.to_string())?)).await
+}
+
+async fn each(client: &Client, mut take: impl FnMut(Value) -> Result<()>) -> Result<()> {
     let mut after = None::<u64>;
     loop {
         let answer = client.send(Call::get(&["redactions"]).query("after", after)).await?;
         for item in answer["redactions"].as_array().into_iter().flatten() {
-            out.line(&item.to_string())?;
+            take(item.clone())?;
         }
         match answer["next_after"].as_u64() {
             Some(next) => after = Some(next),
@@ -56,8 +71,8 @@ pub(super) async fn export(client: &Client, out: &mut Output) -> Result<()> {
     }
 }
 
-/// Erases what is in a list.
-pub(super) fn run_apply(file: &Path, data: Option<&Path>, out: &mut Output) -> Result<()> {
+/// A list as it was exported.
+pub(super) fn read_list(file: &Path) -> Result<Vec<ListedRedaction>> {
     let shown = file.display();
     let input = BufReader::new(File::open(file).with_context(|| format!("{shown}"))?);
     let mut list = Vec::<ListedRedaction>::new();
@@ -69,6 +84,12 @@ pub(super) fn run_apply(file: &Path, data: Option<&Path>, out: &mut Output) -> R
         let item = serde_json::from_str(&line);
         list.push(item.with_context(|| format!("{shown}, line {}: not a redaction", n + 1))?);
     }
+    Ok(list)
+}
+
+/// Erases what is in a list.
+pub(super) fn run_apply(file: &Path, data: Option<&Path>, out: &mut Output) -> Result<()> {
+    let list = read_list(file)?;
     let opened = serve::open_stopped(data.unwrap_or(Path::new(DATA_DEFAULT)))?;
     let applied = apply(&opened.log, list);
     let closed = opened.close();

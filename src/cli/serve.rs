@@ -24,8 +24,9 @@ use crate::{
     manifest::Manifest,
     remote::{MonitorOwner, Remotes},
     trust::Trust,
+    snapshot::Newest,
 };
-use acta_events::{HostCapabilities, HostId, HostRegistered, LogId, generated_id};
+use acta_events::{Epoch, HostCapabilities, HostId, HostRegistered, LogId, generated_id};
 use anyhow::{Context as _, Result, anyhow};
 use parking_lot::RwLock;
 use std::{
@@ -116,6 +117,14 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
         Remotes::new(trust.clone()).context("the client for other services could not be set up")?;
     let monitor = MonitorOwner::start(remotes.clone(), Arc::clone(&opened.log));
     let eraser = EraserOwner::start(Arc::clone(&opened.log));
+    let newest_snapshot = Newest::default();
+    let snapshots = super::serve_snapshots::start(
+        &args.snapshots,
+        &opened.log,
+        &opened.notary,
+        opened.data.as_ref().map(DataDir::path),
+        &newest_snapshot,
+    );
     let (reads, reads_owner) = reads(&args, &engine).unzip();
     let (agents, agents_owner) =
         super::serve_agents::start(&args.agents, &opened.log, &engine.handle(), &trust)?;
@@ -136,6 +145,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     surface.reads = reads;
     surface.data = opened.data.as_ref().map(|data| data.path().to_owned());
     surface.host_leases = Some(host_leases);
+    surface.snapshots = newest_snapshot;
     surface.kills = kills;
     surface.manifest_problem = manifest_problem;
     let surface = Arc::new(surface);
@@ -162,6 +172,9 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     if let Some(reads) = reads_owner {
         reads.close().await;
     }
+    if let Some(snapshots) = snapshots {
+        snapshots.close().await;
+    }
     eraser.close().await;
     if let Some(note) = note {
         drop(std::fs::remove_file(note));
@@ -175,6 +188,22 @@ fn open(args: &ServeArgs) -> Result<Opened> {
 }
 
 fn open_on(store: Store, path: &Path) -> Result<Opened> {
+    let OpenedLog { data, journal, log, tree } = open_log(store, path)?;
+    let epoch = log.end().epoch;
+    let notary = open_notary(data.as_ref(), log.id(), epoch, &tree)?;
+    Ok(Opened { data, journal, log, notary: Arc::new(notary) })
+}
+
+/// A log that nothing signs yet.
+pub(super) struct OpenedLog {
+    pub(super) data: Option<DataDir>,
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) log: Arc<Log>,
+    pub(super) tree: Arc<Tree>,
+}
+
+/// Opens a log and takes it into use. Blocking.
+pub(super) fn open_log(store: Store, path: &Path) -> Result<OpenedLog> {
     let (data, id, journal, index, contents, checkpoints, tree) = match store {
         Store::Memory => {
             let id = LogId(uuid::Builder::from_random_bytes(rand::random()).into_uuid());
@@ -202,13 +231,17 @@ fn open_on(store: Store, path: &Path) -> Result<Opened> {
         checkpoints,
         Arc::clone(&tree),
     )?;
-    let notary = open_notary(data.as_ref(), id, &tree)?;
     tracing::info!(log = %id, head = %replayed.head, replayed_from = %replayed.from, "the log is open");
-    Ok(Opened { data, journal, log: Arc::new(log), notary: Arc::new(notary) })
+    Ok(OpenedLog { data, journal, log: Arc::new(log), tree })
 }
 
-/// The key that signs, made at the first start, and what was signed last.
-fn open_notary(data: Option<&DataDir>, log: LogId, tree: &Arc<Tree>) -> Result<Notary> {
+/// The key that signs, made at the first start of an epoch, and what was signed last.
+pub(super) fn open_notary(
+    data: Option<&DataDir>,
+    log: LogId,
+    epoch: Epoch,
+    tree: &Arc<Tree>,
+) -> Result<Notary> {
     let Some(data) = data else {
         return Ok(Notary::open(LogKey::generate(log), Arc::clone(tree), None)?);
     };
@@ -220,7 +253,7 @@ fn open_notary(data: Option<&DataDir>, log: LogId, tree: &Arc<Tree>) -> Result<N
     if has_key && !has_signed && tree.size() > 0 {
         return Err(NotaryError::Missing.into());
     }
-    let key = LogKey::load_or_make(&key_file, log, has_signed)?;
+    let key = LogKey::load_or_make(&key_file, log, epoch, has_signed)?;
     Ok(Notary::open(key, Arc::clone(tree), Some(&file))?)
 }
 

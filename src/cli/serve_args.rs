@@ -138,6 +138,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub local_pods: LocalPodArgs,
 
+    /// Snapshots by the clock.
+    #[command(flatten)]
+    pub snapshots: super::serve_snapshots::SnapshotArgs,
+
     /// The limits of the service.
     #[command(flatten)]
     pub limits: LimitArgs,

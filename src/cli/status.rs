@@ -59,6 +59,11 @@ fn screen(status: &Value) -> String {
         rows.push(("disk", format!("{} ({}), {free} free", size(total), parts.join(", "))));
         rows.push(("sealed", format!("{} segments", number(&status["disk"]["segments"]))));
     }
+    let snapshot = &status["snapshot"];
+    if !snapshot.is_null() {
+        let (sequence, age) = (number(&snapshot["sequence"]), number(&snapshot["age_seconds"]));
+        rows.push(("snapshot", format!("at {sequence}, taken {} ago", duration(age))));
+    }
     rows.extend(cursors(status).into_iter().map(|line| ("cursor", line)));
     let mut screen = String::new();
     for (name, value) in rows {

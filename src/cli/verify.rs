@@ -87,7 +87,7 @@ pub(super) struct Unverified {
 }
 
 impl Unverified {
-    fn damaged(message: impl Into<String>) -> Self {
+    pub(super) fn damaged(message: impl Into<String>) -> Self {
         Self { message: message.into(), code: DAMAGED_CODE }
     }
 
@@ -172,7 +172,12 @@ pub(super) fn print(verdict: &Verdict, begun: Instant, out: &mut Output) -> Resu
         Format::Table => table(verdict, seconds, rate, out)?,
     }
     out.flush()?;
-    let Some(worst) = verdict.worst() else { return Ok(()) };
+    unverified(verdict).map_or(Ok(()), Err)
+}
+
+/// What is wrong, with the exit code that tells how bad it is; nothing if all is well.
+pub(super) fn unverified(verdict: &Verdict) -> Option<anyhow::Error> {
+    let worst = verdict.worst()?;
     let place = match verdict.first_bad() {
         Some(first) => format!("the first bad record is {first}"),
         None => "no single record can be named".into(),
@@ -181,13 +186,13 @@ pub(super) fn print(verdict: &Verdict, begun: Instant, out: &mut Output) -> Resu
         Sequence::ZERO => "nothing is certainly intact".into(),
         through => format!("records 1 to {through} are certainly intact"),
     };
-    Err(match worst {
+    let unverified = match worst {
         Kind::Damaged => Unverified::damaged(format!("damaged: {place}; {intact}")),
         Kind::Contradicted => {
             Unverified::contradicted(format!("not what was signed: {place}; {intact}"))
         }
-    }
-    .into())
+    };
+    Some(unverified.into())
 }
 
 fn table(verdict: &Verdict, seconds: f64, rate: f64, out: &mut Output) -> Result<()> {

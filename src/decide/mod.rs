@@ -19,8 +19,8 @@ use crate::{
     error::Rejection,
 };
 use acta_events::{
-    Actor, Event, RuntimeId, ServiceStarted, ServiceStopped, StoredContent, Timestamp, WorkerId,
-    WorkerRef,
+    Actor, DispatchResumed, Event, RuntimeId, ServiceStarted, ServiceStopped, StoredContent,
+    Timestamp, WorkerId, WorkerRef,
 };
 use acta_projections::{Projections, WorkerState};
 use std::sync::Arc;
@@ -117,6 +117,14 @@ pub fn decide(facts: Facts<'_>, command: &Command) -> Result<Decision, Rejection
         }
         Command::StopService { reason } => {
             Ok(Draft::of_service(ServiceStopped { reason: reason.clone() }).into())
+        }
+        Command::ForkLog { forked, reason } => {
+            Ok(Draft::of_service(forked.clone()).with(reason.clone()).into())
+        }
+        Command::ResumeDispatch if !facts.globals.lineage.is_paused() => Ok(Decision::Unchanged),
+        Command::ResumeDispatch => {
+            let epoch = facts.globals.lineage.current();
+            Ok(Draft::of_service(DispatchResumed { epoch }).into())
         }
         Command::RegisterRuntime { runtime, registered } => {
             Ok(registry::register_runtime(facts, runtime, registered))

@@ -6,8 +6,11 @@
 //! state of its own that could be lost, and after a crash it begins with the views.
 
 mod actor;
+mod preview;
 mod reconcile;
 mod traced;
+
+pub use preview::{Intent, Preview, preview};
 
 use crate::{
     backend::StopMode,
@@ -112,6 +115,11 @@ impl DispatchOwner {
 
 impl Dispatch {
     async fn run(mut self, mut shutdown: mpsc::Receiver<()>) {
+        let log = Arc::clone(&self.around.log);
+        tokio::select! {
+            _ = shutdown.recv() => return,
+            () = log.until_resumed() => {}
+        }
         let head = self.around.log.head();
         let mut kills = self.around.kills.0.subscribe();
         self.take_over(head).await;

@@ -12,6 +12,7 @@
 //! batches half as large, and the hand-overs cost more than the overlap gained.
 
 pub mod core;
+pub mod offline;
 #[cfg(test)]
 pub(crate) mod tests;
 mod writer;

@@ -10,19 +10,20 @@ pub(super) async fn healthz() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-pub(super) async fn readyz(State(app): State<App>) -> (StatusCode, Json<Value>) {
-    let health = app.engine.health();
-    if app.shutdown.is_begun() {
-        let reason = Health::Closed.reason();
-        return (
-            StatusCode::SERVICE_UNAVAILABLE,
-            Json(json!({"status": "not_ready", "reason": reason})),
-        );
-    }
+/// Why it is not ready, or `ready`.
+pub(super) fn reason(app: &App) -> &'static str {
+    let health = if app.shutdown.is_begun() { Health::Closed } else { app.engine.health() };
     match health {
-        Health::Ready => (StatusCode::OK, Json(json!({"status": "ready"}))),
-        not => {
-            let body = json!({"status": "not_ready", "reason": not.reason()});
+        Health::Ready if app.log.views().read().lineage.is_paused() => "dispatch_paused",
+        health => health.reason(),
+    }
+}
+
+pub(super) async fn readyz(State(app): State<App>) -> (StatusCode, Json<Value>) {
+    match reason(&app) {
+        "ready" => (StatusCode::OK, Json(json!({"status": "ready"}))),
+        reason => {
+            let body = json!({"status": "not_ready", "reason": reason});
             (StatusCode::SERVICE_UNAVAILABLE, Json(body))
         }
     }

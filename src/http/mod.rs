@@ -7,6 +7,7 @@ mod blocks;
 mod body;
 mod bundles;
 mod cursors;
+mod dispatch;
 mod drain;
 mod error;
 mod events;
@@ -39,6 +40,7 @@ mod server;
 mod session;
 mod shapes;
 mod snapshot;
+mod snapshots;
 mod socket;
 mod tiles;
 mod tokens;
@@ -61,6 +63,7 @@ use crate::{
     log::Log,
     manifest::Manifest,
     remote::Remotes,
+    snapshot::Newest,
 };
 use acta_events::{HostId, RuntimeId};
 use axum::{
@@ -149,6 +152,8 @@ pub struct Surface {
     pub manifest_problem: Arc<RwLock<Option<String>>>,
     /// Agents that connect in.
     pub agents: Agents,
+    /// The newest snapshot that is known of.
+    pub snapshots: Newest,
     /// One rebuild of a past state at a time.
     pub(crate) rebuilding: tokio::sync::Mutex<()>,
 }
@@ -192,6 +197,7 @@ impl Surface {
             kills: Kills::default(),
             manifest_problem: Arc::default(),
             agents,
+            snapshots: Newest::default(),
             rebuilding,
         }
     }
@@ -244,6 +250,9 @@ pub fn router(surface: Arc<Surface>) -> Router {
         .route("/v1/contents", get(blocks::content))
         .route("/v1/proofs/inclusion", get(proofs::inclusion))
         .route("/v1/proofs/consistency", get(proofs::consistency))
+        .route("/v1/dispatch", get(dispatch::show))
+        .route("/v1/dispatch/resume", post(dispatch::resume))
+        .route("/v1/snapshots", post(snapshots::create))
         .route("/v1/status", get(operate::status))
         .route("/metrics", get(operate::metrics))
         .route("/v1/deliveries", get(external::deliveries::list))

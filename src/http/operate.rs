@@ -1,7 +1,7 @@
 //! What an operator watches: metrics, and the same on one screen. Looking changes nothing: no
 //! record is made of it.
 
-use super::{App, access::Caller, error::Reply};
+use super::{App, access::Caller, error::Reply, health::reason};
 use crate::{
     auth::Permission,
     disk_use::{self, Process},
@@ -85,13 +85,29 @@ struct Seen {
     cursors: Vec<Cursor>,
     process: BTreeMap<&'static str, u64>,
     disk: Option<Disk>,
+    /// The newest that is known of.
+    snapshot: Option<SnapshotSeen>,
+}
+
+/// A snapshot.
+#[derive(Serialize)]
+struct SnapshotSeen {
+    sequence: u64,
+    age_seconds: u64,
+}
+
+fn snapshot(app: &App) -> Option<SnapshotSeen> {
+    let (sequence, taken) = app.snapshots.get()?;
+    let age = jiff::Timestamp::now().as_microsecond().saturating_sub(taken.0);
+    let age_seconds = u64::try_from(age).unwrap_or(0) / 1_000_000;
+    Some(SnapshotSeen { sequence: sequence.0, age_seconds })
 }
 
 async fn look(app: &App) -> Reply<Seen> {
     let disk = disk(app).await?;
     let process = blocking(|| Ok(disk_use::process())).await?;
     let metrics = app.engine.metrics();
-    let health = if app.shutdown.is_begun() { Health::Closed } else { app.engine.health() };
+    let health = reason(app);
     let dispatch = metrics.dispatch_lag(&app.log);
     let views = app.log.views().read();
     // Views are ahead of the head for a moment, never behind it.
@@ -116,7 +132,7 @@ async fn look(app: &App) -> Reply<Seen> {
         version: env!("CARGO_PKG_VERSION"),
         log_id: app.log.id().to_string(),
         epoch: views.lineage.current().0,
-        health: health.reason(),
+        health,
         uptime_seconds: metrics.uptime().as_secs(),
         head: head.0,
         last_record_at: (head.0 > 0).then(|| views.tip.time.to_string()),
@@ -144,6 +160,7 @@ async fn look(app: &App) -> Reply<Seen> {
         cursors,
         process: fields(process),
         disk,
+        snapshot: snapshot(app),
     })
 }
 
@@ -252,6 +269,12 @@ fn registry(seen: &Seen) -> Registry {
     });
     let help = "Records after a consumer's cursor, for those furthest behind";
     registry.register("cursor_lag_records", help, family(cursors));
+    let age: Gauge = Gauge::default();
+    let seconds =
+        seen.snapshot.as_ref().map(|it| i64::try_from(it.age_seconds).unwrap_or(i64::MAX));
+    age.set(seconds.unwrap_or(-1));
+    let help = "Age of the newest snapshot; -1 if none is known of";
+    registry.register_with_unit("snapshot_age", help, Unit::Seconds, age);
     if let Some(disk) = &seen.disk {
         let used = disk.used.iter().map(|(part, bytes)| (vec![("part", part.clone())], *bytes));
         let help = "On disk, by part of the data";

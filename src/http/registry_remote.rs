@@ -4,6 +4,7 @@
 use super::{
     App,
     access::Caller,
+    dispatch::refuse_if_paused,
     error::Reply,
     query::Around,
     registry_source::{WorkerSummary, diagnostic},
@@ -134,6 +135,7 @@ pub(super) async fn spawn(
     create: Value,
     mut diagnostics: Vec<Value>,
 ) -> Reply<Response> {
+    refuse_if_paused(app)?;
     let key = key(&caller.0.actor, &around);
     let asked = Asked::command(&["workers"], create, key).around(None, around.trace);
     match app.remotes.ask::<WorkerAnswer>(address, asked).await {
@@ -166,6 +168,7 @@ async fn command(
     what: &str,
     body: Value,
 ) -> Reply<Response> {
+    refuse_if_paused(app)?;
     let key = key(&caller.0.actor, &around);
     let path = ["workers", worker.worker_id.as_str(), what];
     let if_match = around.if_match.map(|revision| revision.0);

@@ -42,7 +42,7 @@ mod walk;
 pub use fresh::{FreshLog, FreshLogError};
 pub use head_file::HeadError;
 pub use memory::MemoryJournal;
-pub use segment_list::{ListedSegment, SegmentContent, segments};
+pub use segment_list::{ListedSegment, SegmentContent, begin_behind_segments, segments};
 pub(crate) use segments::DIRECTORY as SEGMENTS;
 pub use sled::{OpenError, SledJournal};
 

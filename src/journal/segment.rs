@@ -344,6 +344,11 @@ impl Segment {
         self.entries.len()
     }
 
+    /// The first sequence of a frame.
+    pub(super) fn frame_begins(&self, number: usize) -> Sequence {
+        self.entries.get(number).map_or(self.footer.first, |entry| entry.first)
+    }
+
     /// The frame that holds a sequence of the segment.
     pub(super) fn frame_with(&self, seq: Sequence) -> usize {
         self.entries.partition_point(|entry| entry.first <= seq).saturating_sub(1)

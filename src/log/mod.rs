@@ -193,6 +193,17 @@ impl Log {
         self.head.subscribe()
     }
 
+    /// Returns when what the log asks for may be done: at once, unless it was restored and nobody has
+    /// said so yet.
+    pub(crate) async fn until_resumed(&self) {
+        let mut head = self.watch_head();
+        while self.views.read().lineage.is_paused() {
+            if head.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
     /// Wakes whenever a record of one worker has been published.
     pub(crate) fn watch_worker(&self, worker: u32) -> watch::Receiver<Sequence> {
         let mut heads = self.worker_heads.lock();

@@ -5,7 +5,7 @@ use crate::{
     audit::Tree,
     journal::{Journal, ReadError, ReadLimits},
 };
-use acta_events::Sequence;
+use acta_events::{ContentBody, Digest, Sequence};
 
 /// How many records are taken in between two times that they are written.
 const FLUSH_RECORDS: u64 = 1 << 20;
@@ -55,21 +55,62 @@ fn is_of(tree: &Tree, journal: &dyn Journal) -> Result<bool, ReplayError> {
 }
 
 impl super::Log {
+    /// The digests of the contents in files that the records after `after`, up to `through`, name and
+    /// that nobody ordered to be erased. Blocking.
+    pub fn content_files_between(
+        &self,
+        after: Sequence,
+        through: Sequence,
+        mut each: impl FnMut(Digest),
+    ) -> Result<(), super::ReadFault> {
+        let mut position = after;
+        while position < through {
+            let limits = ReadLimits { blocks: 64, bytes: 4 << 20 };
+            let blocks = self.journal.read(position, limits)?;
+            let Some(last) = blocks.last() else { break };
+            let views = self.views.read();
+            for record in blocks.iter().flat_map(|block| &block.records) {
+                let seq = record.seq();
+                if let Some(content) = &record.content
+                    && content.body == ContentBody::File
+                    && seq > after
+                    && seq <= through
+                    && views.redactions.get(seq).is_none()
+                {
+                    each(content.digest);
+                }
+            }
+            position = last.last();
+        }
+        Ok(())
+    }
+
     /// Some blocks as they are stored, each with its length in front, from the one that holds the
     /// sequence after `after`, up to the head. Blocking.
     pub fn framed_blocks(&self, after: Sequence) -> Result<Vec<u8>, super::ReadFault> {
-        let head = self.head();
+        Ok(self.framed_blocks_through(after, self.head())?.0)
+    }
+
+    /// As [`Self::framed_blocks`], up to an earlier end of a block, with where they end.
+    pub fn framed_blocks_through(
+        &self,
+        after: Sequence,
+        through: Sequence,
+    ) -> Result<(Vec<u8>, Sequence), super::ReadFault> {
+        let through = through.min(self.head());
         let mut bytes = Vec::new();
-        if after < head {
+        let mut end = after;
+        if after < through {
             let limits = ReadLimits { blocks: 64, bytes: 4 << 20 };
             let blocks = self.journal.read(after, limits)?;
-            for block in blocks.iter().filter(|block| block.last() <= head) {
+            for block in blocks.iter().filter(|block| block.last() <= through) {
                 let views = self.views.read();
                 let erased = block.erased(|seq| views.redactions.get(seq).is_some());
                 drop(views);
                 crate::audit::frame(erased.as_ref().map_or(block, |(block, _)| block), &mut bytes);
+                end = block.last();
             }
         }
-        Ok(bytes)
+        Ok((bytes, end))
     }
 }

@@ -124,6 +124,8 @@ async fn each_role_may_do_what_the_table_says() {
         (get.clone(), "/v1/events".into(), none.clone(), all_readers),
         (get.clone(), "/v1/tokens".into(), none.clone(), all_readers),
         (get.clone(), "/v1/redactions".into(), none.clone(), all_readers),
+        (get.clone(), "/v1/dispatch".into(), none.clone(), all_readers),
+        (post.clone(), "/v1/dispatch/resume".into(), none.clone(), operator),
         (Method::PUT, "/v1/cursors/c".into(), json!({"cursor": cursor}), readers),
         (get.clone(), "/v1/cursors/c".into(), none.clone(), readers),
         (get.clone(), "/v1/cursors".into(), none.clone(), readers),

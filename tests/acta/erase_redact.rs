@@ -11,7 +11,7 @@ use std::{fs, path::Path, time::Duration};
 
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-fn holds(bytes: &[u8], needle: &[u8]) -> bool {
+pub fn holds(bytes: &[u8], needle: &[u8]) -> bool {
     memchr_like(bytes, needle).next().is_some()
 }
 
@@ -27,7 +27,7 @@ fn memchr_like<'a>(bytes: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = us
 }
 
 /// The files in which a text stands, as it is or within something that was compressed.
-fn found_in(data: &Path, needle: &str) -> Vec<String> {
+pub fn found_in(data: &Path, needle: &str) -> Vec<String> {
     let mut found = Vec::new();
     for path in files_in(data) {
         let Ok(bytes) = fs::read(&path) else { continue };
@@ -47,7 +47,7 @@ fn found_in(data: &Path, needle: &str) -> Vec<String> {
 }
 
 /// A text that nothing else holds and that does not become smaller.
-fn secret(len: usize) -> String {
+pub fn secret(len: usize) -> String {
     let text: String = rand::rng().sample_iter(Alphanumeric).take(len).map(char::from).collect();
     format!("{text}-{}", rand::random::<u64>())
 }

@@ -14,8 +14,8 @@ type Answers = Arc<Mutex<VecDeque<(u16, String)>>>;
 type Posts = Arc<Mutex<Vec<(HeaderMap, Value)>>>;
 
 /// An agent that answers as it is told, and else with an echo.
-struct Endpoint {
-    url: String,
+pub struct Endpoint {
+    pub url: String,
     answers: Answers,
     posts: Posts,
 }
@@ -39,7 +39,7 @@ async fn take(
 }
 
 impl Endpoint {
-    async fn open() -> Self {
+    pub async fn open() -> Self {
         let (answers, posts) = (Answers::default(), Posts::default());
         let app = Router::new()
             .route("/a2a", post(take))
@@ -55,7 +55,7 @@ impl Endpoint {
         self.answers.lock().unwrap().extend(answers);
     }
 
-    fn texts(&self) -> Vec<String> {
+    pub fn texts(&self) -> Vec<String> {
         let text = |body: &Value| {
             body["params"]["message"]["parts"][0]["text"].as_str().unwrap().to_owned()
         };
@@ -63,14 +63,14 @@ impl Endpoint {
     }
 }
 
-fn options(attempts: u32) -> Options {
+pub fn options(attempts: u32) -> Options {
     Options::default()
         .arg("--push-allow=127.0.0.0/8")
         .arg("--push-pause-ms=20")
         .arg(format!("--push-attempts-max={attempts}"))
 }
 
-async fn registered(service: &Service, url: &str) -> Deployed {
+pub async fn registered(service: &Service, url: &str) -> Deployed {
     let agent = Deployed::awaited(service).await;
     let body = json!({"id": agent.id, "agent_card": {"name": "x"}, "url": url});
     let answer = agent.client.post("/registry/register", &body).await.ok();

@@ -70,4 +70,5 @@ mod registry_remote;
 mod registry_rules;
 mod registry_spawn;
 mod registry_workers;
+mod snapshot_restore;
 mod tidy;

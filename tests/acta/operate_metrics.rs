@@ -240,6 +240,7 @@ async fn status_is_one_screen_of_the_same() {
         "observers",
         "process",
         "queue_commands",
+        "snapshot",
         "uptime_seconds",
         "version",
         "workers",

@@ -4,7 +4,7 @@ use super::tree_of;
 use crate::audit::{
     CheckpointError, KeyError, LogKey, Notary, NotaryError, SignedCheckpoint, Tree, VerifierKey,
 };
-use acta_events::LogId;
+use acta_events::{Epoch, LogId};
 use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc};
 use tempfile::tempdir;
 use uuid::Uuid;
@@ -16,11 +16,13 @@ fn the_key_is_made_once_and_private() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("log.key");
     assert!(matches!(LogKey::load(&path), Err(KeyError::None)));
-    assert!(matches!(LogKey::load_or_make(&path, LOG, true), Err(KeyError::Missing)));
-    let made = LogKey::load_or_make(&path, LOG, false).unwrap();
+    assert!(matches!(LogKey::load_or_make(&path, LOG, Epoch(1), true), Err(KeyError::Missing)));
+    let made = LogKey::load_or_make(&path, LOG, Epoch(1), false).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
-    for found in [LogKey::load(&path).unwrap(), LogKey::load_or_make(&path, LOG, true).unwrap()] {
+    for found in
+        [LogKey::load(&path).unwrap(), LogKey::load_or_make(&path, LOG, Epoch(1), true).unwrap()]
+    {
         assert_eq!(found.verifier(), made.verifier());
     }
     assert!(made.name().starts_with("acta/") && made.name().ends_with(&LOG.to_string()));
@@ -78,7 +80,7 @@ fn a_log_is_held_to_what_was_signed() {
     let dir = tempdir().unwrap();
     let (file, key) = (dir.path().join("checkpoint"), dir.path().join("log.key"));
     let open = |tree: Tree| {
-        let key = LogKey::load_or_make(&key, LOG, file.exists()).unwrap();
+        let key = LogKey::load_or_make(&key, LOG, Epoch(1), file.exists()).unwrap();
         Notary::open(key, Arc::new(tree), Some(&file))
     };
     let notary = open(Tree::in_memory()).unwrap();

@@ -1,0 +1,295 @@
+//! Puts a snapshot back: everything up to the point where a log can be opened on it and a new
+//! epoch begun.
+//!
+//! ```text
+//! 1  .NAME.unfinished beside the target: parts are copied into it, each against its SHA-256
+//! 2  all of it is verified as `acta verify` does
+//! 3  what is behind the moment goes; what signed so far becomes an ancestor
+//! 4  the log is opened, the blocks of the tail appended, the epoch begun, a key and a token made
+//! 5  everything is synced, and the directory renamed to the target
+//! ```
+//!
+//! Killed before the last step, there is nothing at the target; the next attempt begins anew.
+
+use super::{
+    CHECKPOINTS, CONTENT, Checked, Manifest, Snapshot, SnapshotError, TAIL, VERIFIER, at, parent,
+    receive::discard,
+    sync_directories, unfinished,
+    verify::{tail_files, verify},
+};
+use crate::{
+    audit::{self, VerifierKey, read_frame},
+    checkpoint::Checkpoints,
+    data_dir::DataDir,
+    journal::{self, EncodedBlock, begin_behind_segments},
+};
+use acta_events::{
+    ContentBody, Digest, Epoch, Record, Sequence, Timestamp,
+    block::{Block, BlockBuilder},
+};
+use bytes::Bytes;
+use std::{
+    collections::HashSet,
+    fs::{self, DirBuilder, File, TryLockError},
+    io::{self, BufReader},
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Up to which moment a snapshot is put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// All of it.
+    Whole,
+    /// Up to this record.
+    Sequence(Sequence),
+    /// Up to the last record of this time, or before it.
+    Time(Timestamp),
+}
+
+impl Cut {
+    fn keeps(self, record: &Record) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::Sequence(last) => record.seq() <= last,
+            Self::Time(last) => record.header.time <= last,
+        }
+    }
+
+    fn told(self) -> String {
+        match self {
+            Self::Whole => "the end".into(),
+            Self::Sequence(seq) => seq.to_string(),
+            Self::Time(time) => time.to_string(),
+        }
+    }
+}
+
+/// A data directory that is nearly complete, beside the place where it is to be. Dropping it
+/// removes it.
+#[derive(Debug)]
+pub struct Staged {
+    target: PathBuf,
+    stage: Stage,
+    /// The snapshot, as it was verified.
+    pub checked: Checked,
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// The last record that is kept.
+    pub last: Sequence,
+    /// The epoch that begins.
+    pub epoch: Epoch,
+    /// What follows the segments, to be appended.
+    pub tail: Vec<(Arc<Block>, EncodedBlock)>,
+}
+
+/// Copies and verifies a snapshot, and prepares a data directory. `each` hears what is being done
+/// and how far it is. Blocking.
+pub fn stage(
+    snapshot: &Snapshot,
+    target: &Path,
+    cut: Cut,
+    key: Option<&VerifierKey>,
+    mut each: impl FnMut(&'static str, u64),
+) -> Result<Result<Staged, Checked>, SnapshotError> {
+    let manifest = snapshot.manifest();
+    if let Cut::Sequence(seq) = cut
+        && (seq == Sequence::ZERO || seq > manifest.sequence)
+    {
+        return Err(SnapshotError::Moment { last: manifest.sequence, asked: cut.told() });
+    }
+    let stage = unfinished(target)?;
+    refuse_existing(target)?;
+    clean(&stage, target)?;
+    let guard = Stage { path: stage.clone(), is_done: false };
+    let data = DataDir::create(&stage, manifest.log_id, manifest.created)?;
+    snapshot.unpack(&stage, |done| each("copying", done))?;
+    let mut kept = Kept::default();
+    let checked = verify(&stage, manifest, key, &mut |block| {
+        each("verifying", block.last().0);
+        kept.take_in(block, cut);
+    })?;
+    if checked.verdict.worst().is_some() {
+        return Ok(Err(checked));
+    }
+    let last = kept.last;
+    if last == Sequence::ZERO {
+        return Err(SnapshotError::Moment { last: manifest.sequence, asked: cut.told() });
+    }
+    let tail = cut_segments(&stage, manifest, last)?;
+    Checkpoints::new(stage.join(CHECKPOINTS)).remove_behind(last)?;
+    drop_tree_behind(&stage, last)?;
+    drop_contents(&stage.join(CONTENT), &kept.contents)?;
+    make_ancestor(&stage, manifest.epoch)?;
+    begin_behind_segments(&data)?;
+    Ok(Ok(Staged {
+        target: target.into(),
+        stage: guard,
+        checked,
+        manifest: manifest.clone(),
+        last,
+        epoch: manifest.epoch.next(),
+        tail,
+    }))
+}
+
+impl Staged {
+    /// Where it is for the time being. Its lock is free.
+    pub fn path(&self) -> &Path {
+        &self.stage.path
+    }
+
+    /// Puts it where it belongs. Nobody has it open.
+    pub fn finish(mut self) -> Result<(), SnapshotError> {
+        at(&self.stage.path, sync_directories(&self.stage.path))?;
+        refuse_existing(&self.target)?;
+        at(&self.target, fs::rename(&self.stage.path, &self.target))?;
+        self.stage.is_done = true;
+        let dir = parent(&self.target);
+        at(dir, File::open(dir).and_then(|dir| dir.sync_all()))
+    }
+}
+
+/// A directory beside the target, which is removed if it comes to nothing.
+#[derive(Debug)]
+struct Stage {
+    path: PathBuf,
+    is_done: bool,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if !self.is_done {
+            // The next attempt says so if it is in the way.
+            let _ = discard(&self.path);
+        }
+    }
+}
+
+/// An empty directory is as good as none.
+fn refuse_existing(target: &Path) -> Result<(), SnapshotError> {
+    match fs::read_dir(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(SnapshotError::Exists(target.into())),
+        },
+        Err(_) => Err(SnapshotError::Exists(target.into())),
+    }
+}
+
+/// Removes what an earlier attempt left, unless it is still at it.
+fn clean(stage: &Path, target: &Path) -> Result<(), SnapshotError> {
+    if let Ok(lock) = File::open(stage.join("lock"))
+        && matches!(lock.try_lock(), Err(TryLockError::WouldBlock))
+    {
+        return Err(SnapshotError::Busy(target.into()));
+    }
+    discard(stage)
+}
+
+/// What is found out as the blocks pass.
+#[derive(Default)]
+struct Kept {
+    last: Sequence,
+    contents: HashSet<Digest>,
+}
+
+impl Kept {
+    fn take_in(&mut self, block: &Block, cut: Cut) {
+        for record in block.records.iter().filter(|record| cut.keeps(record)) {
+            self.last = record.seq();
+            if let Some(content) = &record.content
+                && content.body == ContentBody::File
+            {
+                self.contents.insert(content.digest);
+            }
+        }
+    }
+}
+
+type Blocks = Vec<(Arc<Block>, EncodedBlock)>;
+
+/// Removes segments that go beyond the last record, and returns the blocks behind the others. The
+/// block that holds the last record ends with it.
+fn cut_segments(
+    stage: &Path,
+    manifest: &Manifest,
+    last: Sequence,
+) -> Result<Blocks, SnapshotError> {
+    let mut blocks = Vec::new();
+    for segment in journal::segments(stage, manifest.log_id)? {
+        if segment.last <= last {
+            continue;
+        }
+        if segment.first <= last {
+            segment.each_block(|bytes| add(&mut blocks, bytes, last))?;
+        }
+        at(segment.path(), fs::remove_file(segment.path()))?;
+    }
+    for path in tail_files(stage)? {
+        let mut input = BufReader::new(at(&path, File::open(&path))?);
+        while let Some(bytes) =
+            read_frame(&mut input).map_err(|error| SnapshotError::Damaged(error.to_string()))?
+        {
+            add(&mut blocks, bytes, last)?;
+        }
+    }
+    discard(&stage.join(TAIL))?;
+    Ok(blocks)
+}
+
+fn add(blocks: &mut Blocks, bytes: Bytes, last: Sequence) -> Result<(), SnapshotError> {
+    let block =
+        Block::decode(bytes.clone()).map_err(|error| SnapshotError::Damaged(error.to_string()))?;
+    if block.last() <= last {
+        let encoded = EncodedBlock::new(&block, bytes);
+        blocks.push((Arc::new(block), encoded));
+    } else if block.first() <= last {
+        let mut builder = BlockBuilder::new(block.epoch, block.previous);
+        let kept = block.records.iter().take_while(|record| record.seq() <= last);
+        kept.for_each(|record| builder.push(Arc::clone(record)));
+        if let Some((block, bytes)) = builder.finish() {
+            let encoded = EncodedBlock::new(&block, bytes);
+            blocks.push((Arc::new(block), encoded));
+        }
+    }
+    Ok(())
+}
+
+/// A tree that has read further is of no use.
+fn drop_tree_behind(stage: &Path, last: Sequence) -> Result<(), SnapshotError> {
+    let dir = stage.join(audit::TREE);
+    let tiles = audit::StoredTiles::in_directory(&dir);
+    if tiles.is_none_or(|tiles| tiles.size > last.0) { discard(&dir) } else { Ok(()) }
+}
+
+fn drop_contents(dir: &Path, kept: &HashSet<Digest>) -> Result<(), SnapshotError> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => at(dir, other)?,
+    };
+    for entry in entries {
+        let sub = at(dir, entry)?.path();
+        for file in at(&sub, fs::read_dir(&sub))? {
+            let file = at(&sub, file)?;
+            let digest = file.file_name().to_str().and_then(|name| Digest::parse(name).ok());
+            if digest.is_none_or(|digest| !kept.contains(&digest)) {
+                at(&file.path(), fs::remove_file(file.path()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What signed so far stays beside the log.
+fn make_ancestor(stage: &Path, epoch: Epoch) -> Result<(), SnapshotError> {
+    let dir = stage.join(audit::ANCESTORS).join(format!("epoch-{epoch}"));
+    at(&dir, DirBuilder::new().recursive(true).mode(0o700).create(&dir))?;
+    for name in [audit::CHECKPOINT, VERIFIER] {
+        let from = stage.join(name);
+        at(&from, fs::rename(&from, dir.join(name)))?;
+    }
+    Ok(())
+}
