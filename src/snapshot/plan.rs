@@ -261,7 +261,7 @@ fn line(value: &impl Serialize) -> Bytes {
 
 /// Sends one part; false if there is less of it than was thought.
 fn send_part<E: From<SnapshotError>>(
-    part: Part,
+    mut part: Part,
     source: Source,
     send: &mut impl FnMut(Bytes) -> Result<(), E>,
 ) -> Result<bool, E> {
@@ -273,7 +273,11 @@ fn send_part<E: From<SnapshotError>>(
         }
         Source::Open(file) => file,
         Source::File(path) => match File::open(&path) {
-            Ok(file) => file,
+            Ok(file) => {
+                // A segment of which something was erased meanwhile is another file.
+                part.bytes = at(&path, file.metadata())?.len();
+                file
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(source) => return Err(SnapshotError::Io { path, source }.into()),
         },

@@ -414,7 +414,7 @@ fn parts(snapshot: &Path) -> BTreeMap<String, String> {
 
 #[tokio::test]
 async fn a_snapshot_on_top_of_another_is_as_good_as_a_whole_one() {
-    let mut service = sealed(34_000).await;
+    let mut service = sealed(27_500).await;
     service.restart().await;
     let base = service.root().join("base");
     let whole = create(&service, &base, &[]).await;
