@@ -153,7 +153,11 @@ impl CommitFiles {
         let path = self.dir.join(format!("commit-{number}"));
         let file =
             OpenOptions::new().create_new(true).read(true).write(true).mode(0o600).open(&path)?;
-        File::open(&self.dir)?.sync_all()?;
+        if let Err(error) = File::open(&self.dir).and_then(|dir| dir.sync_all()) {
+            // The next attempt makes another.
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
         Ok(Open { file, number, used: 0, filled: 0, last: Sequence::ZERO })
     }
 

@@ -193,7 +193,7 @@ impl SledJournal {
     /// Which files count is not certain any more: the next append has the log recovered.
     fn recover_first(&self, error: io::Error) -> EraseError {
         let why = error.to_string();
-        self.keeper.give_up(&Fault::Error(why.clone()));
+        self.keeper.give_up(&Fault::Io(why.clone()));
         EraseError::Io { why }
     }
 }

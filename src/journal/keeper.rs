@@ -170,7 +170,7 @@ impl Kept {
     pub(super) fn sync(&self, store: &Store) -> Result<(), Fault> {
         let mark = |under_way| {
             let marked = self.head_file.lock().mark_syncing(under_way);
-            marked.map_err(|error| Fault::Error(error.to_string()))
+            marked.map_err(|error| Fault::Io(error.to_string()))
         };
         mark(true)?;
         store.sync()?;

@@ -20,10 +20,14 @@ mod fresh;
 mod frame;
 mod frame_parts;
 pub(crate) mod head_file;
+#[cfg(test)]
+mod io_faults;
 mod keeper;
 mod memory;
 mod panics;
 mod pending;
+#[cfg(test)]
+mod power_loss;
 mod seal;
 mod segment;
 mod segment_list;

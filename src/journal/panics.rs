@@ -7,12 +7,13 @@
 //! [`contained`] and for sled's own; everything else goes to the hook that was there before.
 //!
 //! A panic in an `sled-io-*` thread cannot be turned into an error here: sled catches it,
-//! starts no further threads, and whoever waits for that write may wait for ever. It is
-//! logged; the engine's deadline on an append is what ends the wait.
+//! starts no further threads, and whoever waits for that write may wait for ever. It is logged.
+//! No append waits for such a write; the keeper does, and a start ends it.
 
 use std::{
     any::Any,
     cell::Cell,
+    io,
     panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook},
     sync::Once,
     thread,
@@ -25,12 +26,15 @@ thread_local! {
 /// The prefix that sled gives the names of its threads.
 const ENGINE_THREADS: &str = "sled-io-";
 
-/// The engine failed: with an error of its own, or by panicking.
+/// The engine failed: with an error of its own or of the disk, or by panicking.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum Fault {
     /// An error of its own.
     #[error("{0}")]
     Error(String),
+    /// The disk refused: nothing is known of what is on it.
+    #[error("{0}")]
+    Io(String),
     /// What it panicked with.
     #[error("the storage engine panicked: {0}")]
     Panic(String),
@@ -50,6 +54,17 @@ pub(super) fn contained<T, E: std::fmt::Display>(
         Ok(result) => result.map_err(|error| Fault::Error(error.to_string())),
         Err(panic) => Err(Fault::Panic(message(&*panic))),
     }
+}
+
+/// Whether an error says something of the disk, and not of what is on it: a file that is gone or too
+/// short is damage, and so is what a library finds wrong with its bytes (`Other`). sled hands on
+/// only the kind of an error, and that of an I/O error has no name.
+pub(super) fn is_of_the_disk(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    !matches!(
+        error.kind(),
+        Kind::NotFound | Kind::UnexpectedEof | Kind::InvalidData | Kind::InvalidInput | Kind::Other
+    )
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {

@@ -253,7 +253,7 @@ impl Kept {
             let before = head_file.entry().store;
             head_file.switch_store(number).map(|()| before)
         })();
-        let before = switched.map_err(|error| Fault::Error(error.to_string()))?;
+        let before = switched.map_err(|error| Fault::Io(error.to_string()))?;
         *self.store.write() = Some(Arc::new(fresh));
         let mut state = sealer.state.lock();
         state.outdated = false;

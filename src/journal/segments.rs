@@ -8,7 +8,7 @@
 use super::{
     EncodedBlock, Head, ReadError,
     frame::Frame,
-    panics::Fault,
+    panics::{Fault, is_of_the_disk},
     segment::{Footer, Segment, SegmentError, SegmentWriter, file_name, parse_name},
     sled_store::{Disk, SealStep},
     walk::damaged,
@@ -330,11 +330,17 @@ pub(super) enum SealError {
 }
 
 fn fault(span: Span, error: &SegmentError) -> Fault {
-    Fault::Error(why(span, error))
+    match error {
+        SegmentError::Io(cause) if is_of_the_disk(cause) => Fault::Io(why(span, error)),
+        _ => Fault::Error(why(span, error)),
+    }
 }
 
 fn in_span(span: Span, error: &SegmentError) -> ReadError {
-    damaged(span.first, span.last, why(span, error))
+    match error {
+        SegmentError::Io(cause) if is_of_the_disk(cause) => ReadError::Io { why: why(span, error) },
+        _ => damaged(span.first, span.last, why(span, error)),
+    }
 }
 
 fn why(span: Span, error: &SegmentError) -> String {

@@ -36,7 +36,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How many records before HEAD are verified when the log is opened. Older ones are when they
@@ -177,6 +177,11 @@ impl SledJournal {
         self.keeper.fault()
     }
 
+    #[cfg(test)]
+    pub(super) fn store_synced(&self) -> Sequence {
+        self.keeper.synced()
+    }
+
     /// What closing a commit file does.
     #[cfg(test)]
     pub(super) fn ask_for_sync(&self) {
@@ -223,21 +228,26 @@ impl SledJournal {
 
     /// Makes room in the commit files, if they wait for the store.
     fn make_room(&self, writer: &mut Writer) -> Result<(), AppendError> {
-        if let Some(why) = self.keeper.fault() {
-            // Nothing of this append was written, but only a recovery leads on from here.
-            writer.state = WriterState::Unknown;
-            return Err(AppendError::Unknown { why });
+        let until = Instant::now() + STORE_WAIT;
+        loop {
+            if let Some(why) = self.keeper.fault() {
+                // Nothing of this append was written, but only a recovery leads on from here.
+                writer.state = WriterState::Unknown;
+                return Err(AppendError::Unknown { why });
+            }
+            let synced = self.keeper.synced();
+            writer.commits.reclaim(synced);
+            if !writer.commits.must_wait() {
+                return Ok(());
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(AppendError::Refused(Refusal::Behind));
+            }
+            // A part of what was waited for may free no file: the keeper seals piece by piece.
+            self.keeper.tell(writer.commits.waiting());
+            self.keeper.wait_beyond(synced, left);
         }
-        let synced = self.keeper.synced();
-        writer.commits.reclaim(synced);
-        if writer.commits.must_wait() {
-            self.keeper.wait_beyond(synced, STORE_WAIT);
-            writer.commits.reclaim(self.keeper.synced());
-        }
-        if writer.commits.must_wait() {
-            return Err(AppendError::Refused(Refusal::Behind));
-        }
-        Ok(())
     }
 
     /// Brings the store up to date with everything that was acknowledged, or copies all of it
@@ -284,8 +294,20 @@ impl SledJournal {
         let reopened = open_store(&self.dir, entry, self.keeper.sealer.segments.last(), &self.disk)
             .map_err(|error| RecoverError::Io { why: error.to_string() })?;
         let reopened = Arc::new(reopened);
+        self.take_from_commit_files(durable.head)?;
         *self.keeper.store.write() = Some(Arc::clone(&reopened));
         self.kept_or_removed(copy(&reopened), number)
+    }
+
+    /// What was taken over into a store was forgotten here, but was in its memory only until a sync:
+    /// until then the commit files have it. What they have beyond the head was never acknowledged.
+    fn take_from_commit_files(&self, head: Head) -> Result<(), RecoverError> {
+        let found = commit_file::load(&self.dir)
+            .map_err(|error| RecoverError::Io { why: error.to_string() })?;
+        let sealed = self.keeper.sealer.segments.last();
+        let counts = |block: &EncodedBlock| block.first > sealed && block.last <= head.seq;
+        self.keeper.pending.write().add(found.into_iter().filter(counts));
+        Ok(())
     }
 
     /// An incomplete copy must not take the space that the next attempt needs.
@@ -348,8 +370,13 @@ impl Journal for SledJournal {
             // A recovery that puts another store in the place of this one while it is read takes
             // away what was pending. Then it says nothing that something is missing here.
             let replaced = || self.keeper.live_store().is_none_or(|now| !Arc::ptr_eq(&now, &store));
-            if read.is_ok() || !replaced() {
-                return read;
+            match read {
+                Err(_) if replaced() => {}
+                // What a store says that has failed is not what is on the disk.
+                Err(ReadError::Damaged { why, .. }) if self.keeper.fault().is_some() => {
+                    return Err(ReadError::Io { why });
+                }
+                read => return read,
             }
         }
     }
@@ -385,7 +412,10 @@ impl Journal for SledJournal {
         let io = |error: io::Error| RecoverError::Io { why: error.to_string() };
         let _still = self.keeper.stand_still(WRITER_WAIT).ok_or(RecoverError::Busy)?;
         let head = self.head();
-        let number = self.settle_store(head)?;
+        let number = self.settle_store(head).map_err(|error| match error {
+            RecoverError::Damaged(ReadError::Io { why }) => RecoverError::Io { why },
+            error => error,
+        })?;
         let entry = Entry::new(self.log, number, head);
         head_file::replace(&self.dir, entry).map_err(io)?;
         *self.keeper.head_file.lock() = HeadFile::open(&self.dir, entry).map_err(io)?;
@@ -451,7 +481,7 @@ fn settle(
     let store = open_store(dir, entry, sealed, disk)?;
     let left = RwLock::new(left);
     let view = View { segments, store: &store, pending: &left };
-    let (end, bytes) = verify(&view, log, durable, verified_records).map_err(OpenError::Damaged)?;
+    let (end, bytes) = verify(&view, log, durable, verified_records).map_err(unreadable)?;
     let failed = |fault: Fault| OpenError::Io(io::Error::other(fault.to_string()));
     let oldest = store.ceiling(Sequence::ZERO).map_err(failed)?;
     let outdated = oldest.is_some_and(|(first, _)| first <= sealed);
@@ -469,7 +499,7 @@ fn settle(
     let target = dir.join(store_name(number));
     let durable = Durable { at_least: end.seq, ..durable };
     let (copied, end) = copy(&view, log, durable, &target, disk).map_err(|error| match error {
-        RecoverError::Damaged(damage) => OpenError::Damaged(damage),
+        RecoverError::Damaged(error) => unreadable(error),
         other => io::Error::other(other.to_string()).into(),
     })?;
     drop(store);
@@ -498,6 +528,13 @@ fn take_over(
     }
     HeadFile::open(dir, entry)?.mark_syncing(true)?;
     store.sync().map_err(failed)
+}
+
+fn unreadable(error: ReadError) -> OpenError {
+    match error {
+        ReadError::Io { why } => OpenError::Io(io::Error::other(why)),
+        error @ ReadError::Damaged { .. } => OpenError::Damaged(error),
+    }
 }
 
 fn open_store(

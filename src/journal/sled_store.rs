@@ -16,8 +16,10 @@
 //! - A crash while it writes `snap.*.generating` keeps it from opening; such files are renamed
 //!   to `generating-*.aside` first. They are a cache of what is in the log.
 //! - Nothing of what it creates is synced by directory. That is done after opening.
+//! - Some of its writes that fail wake nobody, so that a `flush` may wait for one for ever. A second
+//!   `flush` that finds the error wakes all: see [`flush`].
 
-use super::panics::{Fault, contained};
+use super::panics::{Fault, contained, is_of_the_disk};
 use acta_events::{Sequence, block::BLOCK_BYTES_MAX};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -27,7 +29,10 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::Duration,
 };
@@ -47,6 +52,9 @@ const ZSTD_MAGIC: [u8; 4] = 0xfd2f_b528_u32.to_le_bytes();
 /// The threads of a store that was just closed hold its lock for a moment longer.
 const LOCK_TRIES: u32 = 40;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a flush may take before another one looks whether it has failed.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where a test makes the disk fail. [`RealDisk`] is what the service runs on.
 pub(super) trait Disk: Send + Sync {
@@ -123,9 +131,11 @@ impl From<io::Error> for StoreError {
     }
 }
 
+/// The database. None after [`Drop`] has taken it, where a panic of the engine is contained too.
+struct Engine(Option<sled::Db>);
+
 pub(super) struct Store {
-    /// Taken only when dropped.
-    db: Option<sled::Db>,
+    engine: Engine,
     compressor: Mutex<Compressor<'static>>,
     /// sled's `db` file, for syncing it.
     file: File,
@@ -155,25 +165,26 @@ impl Store {
             .segment_size(SEGMENT_BYTES)
             .flush_every_ms(None)
             .use_compression(false);
-        let db = contained(|| config.open().map_err(explain)).map_err(StoreError::Engine)?;
+        // From here on it is closed in the same manner whatever happens.
+        let engine = Engine(Some(opened(contained(|| Ok::<_, String>(config.open())))?));
         let file = OpenOptions::new().read(true).write(true).open(&db_path)?;
         file.sync_all()?;
         File::open(dir.join("conf"))?.sync_all()?;
         File::open(dir)?.sync_all()?;
         let compressor = Mutex::new(Compressor::new(ZSTD_LEVEL)?);
-        Ok(Self { db: Some(db), compressor, file, disk })
+        Ok(Self { engine, compressor, file, disk })
     }
 
     fn call<T>(&self, call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, Fault> {
-        let Some(db) = &self.db else {
+        let Some(db) = &self.engine.0 else {
             return Err(Fault::Error("the store is closed".into()));
         };
-        contained(|| call(db).map_err(explain))
+        contained(|| Ok::<_, String>(call(db)))?.map_err(explain)
     }
 
     /// Gives a block to the engine. Not durable before [`Self::sync`].
     pub(super) fn insert(&self, first: Sequence, bytes: &[u8]) -> Result<(), Fault> {
-        self.disk.before_insert().map_err(|error| Fault::Error(error.to_string()))?;
+        self.disk.before_insert().map_err(|error| Fault::Io(error.to_string()))?;
         let compressed = self.compressor.lock().compress(bytes);
         let value = match &compressed {
             Ok(compressed) if compressed.len() < bytes.len() => compressed.as_slice(),
@@ -184,8 +195,8 @@ impl Store {
 
     /// Makes everything that was inserted survive a power loss.
     pub(super) fn sync(&self) -> Result<(), Fault> {
-        self.call(|db| db.flush())?;
-        self.disk.sync_store(&self.file).map_err(|error| Fault::Error(error.to_string()))
+        self.call(flush)?;
+        self.disk.sync_store(&self.file).map_err(|error| Fault::Io(error.to_string()))
     }
 
     /// The first block at or after a sequence, with its key.
@@ -199,23 +210,52 @@ impl Store {
     }
 }
 
-impl Drop for Store {
+impl Drop for Engine {
     fn drop(&mut self) {
-        let db = self.db.take();
-        // sled flushes when it is dropped. Nothing acknowledged depends on that any more.
+        let db = self.0.take();
+        // sled flushes when it is dropped, and could wait for ever as any flush could. Nothing
+        // acknowledged depends on either any more.
         let _ = contained(|| {
+            drop(db.as_ref().map(flush));
             drop(db);
             Ok::<_, String>(())
         });
     }
 }
 
+/// Returns for certain when the disk has answered, be it with an error.
+fn flush(db: &sled::Db) -> sled::Result<usize> {
+    let (done, is_done) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            while is_done.recv_timeout(FLUSH_PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                scope.spawn(|| contained(|| db.flush().map_err(|error| error.to_string())));
+            }
+        });
+        // Dropped when a panic unwinds through here too.
+        let _done = done;
+        db.flush()
+    })
+}
+
+fn opened(opened: Result<sled::Result<sled::Db>, Fault>) -> Result<sled::Db, StoreError> {
+    match opened {
+        Ok(Ok(db)) => Ok(db),
+        Ok(Err(sled::Error::Io(error))) if is_of_the_disk(&error) => Err(StoreError::Io(error)),
+        Ok(Err(error)) => Err(StoreError::Engine(explain(error))),
+        Err(fault) => Err(StoreError::Engine(fault)),
+    }
+}
+
 /// sled's own words for damage say nothing but "offset None".
-fn explain(error: sled::Error) -> String {
+fn explain(error: sled::Error) -> Fault {
     match error {
-        sled::Error::Corruption { .. } => "the storage engine found its files damaged".into(),
-        sled::Error::Io(error) => error.to_string(),
-        other => other.to_string(),
+        sled::Error::Corruption { .. } => {
+            Fault::Error("the storage engine found its files damaged".into())
+        }
+        sled::Error::Io(error) if is_of_the_disk(&error) => Fault::Io(error.to_string()),
+        sled::Error::Io(error) => Fault::Error(error.to_string()),
+        other => Fault::Error(other.to_string()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Reads blocks in order and believes none of them: each has to be where it belongs, match
 //! its digest, and follow the one before it.
 
-use super::{ReadError, pending::View};
+use super::{ReadError, panics::Fault, pending::View};
 use acta_events::LogId;
 use acta_events::{
     Digest, Sequence,
@@ -19,6 +19,8 @@ pub(super) struct Walk<'a> {
     previous: Option<Digest>,
     /// The log has to go this far.
     at_least: Sequence,
+    /// Where to begin could not be found out.
+    refused: Option<String>,
 }
 
 impl<'a> Walk<'a> {
@@ -30,16 +32,20 @@ impl<'a> Walk<'a> {
         wanted: Sequence,
         at_least: Sequence,
     ) -> Self {
-        let expected = match view.floor(wanted) {
-            Ok(Some((first, _))) => first,
-            Ok(None) | Err(_) => wanted,
+        let (expected, refused) = match view.floor(wanted) {
+            Ok(Some((first, _))) => (first, None),
+            Err(Fault::Io(why)) => (wanted, Some(why)),
+            Ok(None) | Err(_) => (wanted, None),
         };
-        Self { view, log, expected, previous: None, at_least }
+        Self { view, log, expected, previous: None, at_least, refused }
     }
 
     /// The next block, decoded and as stored; none at the end. After an error the walk is over.
     pub(super) fn step(&mut self) -> Result<Option<(Block, Bytes)>, ReadError> {
         let expected = self.expected;
+        if let Some(why) = self.refused.take() {
+            return Err(ReadError::Io { why });
+        }
         let (first, bytes) = match self.view.ceiling(expected) {
             Ok(Some(found)) => found,
             Ok(None) if expected > self.at_least => return Ok(None),
@@ -51,6 +57,7 @@ impl<'a> Walk<'a> {
                 );
                 return Err(damaged(expected, self.at_least, why));
             }
+            Err(Fault::Io(why)) => return Err(ReadError::Io { why }),
             Err(fault) => {
                 return Err(damaged(expected, self.unreadable_until(expected), fault));
             }

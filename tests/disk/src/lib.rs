@@ -95,7 +95,12 @@ impl Disk {
         self.tree.lock().fail_once(kind, after);
     }
 
-    /// Which operation was failed, and on what: none if it has not come to that.
+    /// From now on every operation of this kind fails; none ends that.
+    pub fn fail_always(&self, kind: Option<Operation>) {
+        self.tree.lock().fails = kind;
+    }
+
+    /// Which operation was failed once, and on what: none if it has not come to that.
     pub fn failed(&self) -> Option<String> {
         self.tree.lock().failed.clone()
     }
@@ -106,9 +111,14 @@ impl Disk {
         self.tree.lock().room = pages;
     }
 
-    /// Whether something found no room since [`Self::set_room`] was last told a number.
-    pub fn was_full(&self) -> bool {
+    /// Whether no room is left.
+    pub fn is_full(&self) -> bool {
         self.tree.lock().room == Some(0)
+    }
+
+    /// Whether something ever found too little room.
+    pub fn ran_out(&self) -> bool {
+        self.tree.lock().ran_out
     }
 
     /// From now on syncs do nothing and say that all is well.

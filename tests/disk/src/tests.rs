@@ -137,7 +137,7 @@ fn a_full_disk_takes_what_fits() {
     let full = |error: io::Error| assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     full(file.write(&[1]).unwrap_err());
     full(File::create(at.path().join("other")).unwrap_err());
-    assert!(disk.was_full());
+    assert!(disk.is_full() && disk.ran_out());
     file.write_all_at(&[2; 4096], 0).unwrap();
     disk.set_room(None);
     file.write_all(&[1; 4096]).unwrap();

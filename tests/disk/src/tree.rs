@@ -92,8 +92,10 @@ pub(crate) struct Tree {
     counts: BTreeMap<Operation, u64>,
     fail_at: Option<(Operation, u64)>,
     cut_at: Option<u64>,
+    pub(crate) fails: Option<Operation>,
     pub(crate) failed: Option<String>,
     pub(crate) room: Option<u64>,
+    pub(crate) ran_out: bool,
     pub(crate) ignores_syncs: bool,
     pub(crate) is_dead: bool,
 }
@@ -107,8 +109,10 @@ impl Default for Tree {
             counts: BTreeMap::new(),
             fail_at: None,
             cut_at: None,
+            fails: None,
             failed: None,
             room: None,
+            ran_out: false,
             ignores_syncs: false,
             is_dead: false,
         }
@@ -146,6 +150,9 @@ impl Tree {
         let count = self.counts.entry(kind).or_default();
         let is_it = self.fail_at == Some((kind, *count));
         *count += 1;
+        if self.fails == Some(kind) {
+            return Err(Refusal::Io);
+        }
         if is_it {
             self.fail_at = None;
             self.failed = Some(format!("{kind:?} of {}", self.name_of(node)));
@@ -224,6 +231,7 @@ impl Tree {
             Some(left) => {
                 let taken = pages.min(*left);
                 *left -= taken;
+                self.ran_out |= taken < pages;
                 taken
             }
         }
