@@ -7,3 +7,4 @@ mod faults;
 mod faulty;
 pub(crate) mod history;
 mod projections;
+mod simulation;

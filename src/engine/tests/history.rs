@@ -125,7 +125,7 @@ pub(crate) fn rebuilt(records: &[Arc<Record>]) -> Projections {
 
 /// The time and randomness of the n-th command, so that deciding it again gives the record
 /// again, byte for byte.
-fn moment(n: usize) -> Moment {
+pub(super) fn moment(n: usize) -> Moment {
     let mut random = [0; 10];
     random[..8].copy_from_slice(&(n as u64 * 7919).to_le_bytes());
     // Not steadily forward: clocks are not.
@@ -254,7 +254,7 @@ impl History {
 }
 
 /// Now and then an earlier request comes again; most are new.
-fn make(
+pub(super) fn make(
     [what, which, a, b, key, actor, matching, again]: Seed,
     log: &Log,
     earlier: &[Request],

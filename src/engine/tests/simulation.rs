@@ -1,0 +1,480 @@
+//! The path of a command under faults, one seed a run: random commands, writes that are slow, torn,
+//! refused or of unknown outcome, crashes and restarts, with followers and a dispatch that have to
+//! come through all of it. After each step the invariants of DESIGN §1, 4, 7, 8 and 9 hold, and a
+//! seed gives the same run twice.
+//!
+//! Real are deciding (`Core`), the log with views, index and ring, the read loop and the cursors. A model
+//! stands in for what has threads or processes: for the writer's loop ([`World::commit`], which
+//! goes further than the writer in that it decides behind a batch that is still being
+//! written), for the disk ([`Faulty`]), for dispatch and its backends ([`dispatch`]), and for the
+//! clock. `faults.rs` and the tests of `tests/acta` have the real ones.
+//!
+//! `ACTA_SIMULATION_SECONDS=3600 cargo test --lib simulation` runs for longer, from a seed that
+//! it prints; `ACTA_SIMULATION_SEED=7 cargo test --lib simulation` runs one.
+
+mod dispatch;
+mod followers;
+
+use self::{dispatch::Dispatch, followers::Watcher};
+use super::{
+    faulty::{Fate, Faulty},
+    history::{LOG, create, make, moment, rebuilt, records, register, request, seen},
+};
+use crate::{
+    command::{Ack, Answer, Request},
+    engine::core::{Batch, Core, Decided, Submission},
+    index::Index,
+    log::{Contents, Log},
+};
+use acta_events::{Digest, Record, Sequence, WorkerId, sha256};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How long the suite simulates, and how many seeds in any case.
+const SECONDS: u64 = 3;
+const SEEDS_MIN: u64 = 5;
+/// Steps of a run, before it is left to come to rest.
+const STEPS: usize = 150;
+
+/// Everything of one run.
+struct World {
+    dice: StdRng,
+    disk: Arc<Faulty>,
+    log: Arc<Log>,
+    core: Core<usize>,
+    in_flight: Option<Batch<usize>>,
+    /// Commands that cannot be decided before something else is durable.
+    backlog: VecDeque<Box<Submission<usize>>>,
+    /// All commands, by number.
+    requests: Vec<Request>,
+    /// Those of clients.
+    of_clients: Vec<Request>,
+    /// Those that were not acknowledged and may be asked again under their key.
+    unsure: BTreeSet<usize>,
+    /// What was acknowledged: it has to stay.
+    acknowledged: BTreeMap<u64, Digest>,
+    watchers: Vec<Watcher>,
+    dispatch: Dispatch,
+    /// No further faults.
+    at_rest: bool,
+    /// All that is to be seen from outside, in order.
+    trace: Vec<String>,
+}
+
+fn open(disk: &Arc<Faulty>) -> (Arc<Log>, Core<usize>) {
+    let (index, contents) = (Index::in_memory(), Contents::in_memory());
+    let (log, _) = Log::open(LOG, disk.clone(), index, contents, None).unwrap();
+    let log = Arc::new(log);
+    disk.watch(&log);
+    let core = Core::new(Arc::clone(log.views()), Arc::clone(log.index()), log.end());
+    (log, core)
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let disk = Faulty::new(LOG);
+        let (log, core) = open(&disk);
+        let watchers = followers::all(&log);
+        let dispatch = Dispatch::new(&log);
+        let mut world = Self {
+            dice: StdRng::seed_from_u64(seed),
+            disk,
+            log,
+            core,
+            in_flight: None,
+            backlog: VecDeque::new(),
+            requests: Vec::new(),
+            of_clients: Vec::new(),
+            unsure: BTreeSet::new(),
+            acknowledged: BTreeMap::new(),
+            watchers,
+            dispatch,
+            at_rest: true,
+            trace: Vec::new(),
+        };
+        let setting = [register("r"), create(0), create(1), register(dispatch::RUNTIME)];
+        for command in setting.into_iter().chain((0..3).map(dispatch::create)) {
+            world.give_as_client(request(command));
+            world.commit();
+        }
+        world.at_rest = false;
+        world
+    }
+
+    fn heads(&mut self, of_hundred: u32) -> bool {
+        self.dice.random_range(0..100) < of_hundred
+    }
+
+    fn note(&mut self, what: String) {
+        self.trace.push(what);
+    }
+
+    async fn step(&mut self) {
+        match self.dice.random_range(0..100) {
+            0..30 => {
+                let made = make(self.dice.random(), &self.log, &self.of_clients);
+                self.give_as_client(made);
+            }
+            30..38 => {
+                let (worker, words) = (self.dice.random_range(0..3), self.dice.random_range(0..9));
+                self.give_as_client(request(dispatch::input(worker, words)));
+            }
+            38..43 => self.ask_again(),
+            43..50 => self.hand_over(),
+            50..70 => self.commit(),
+            70..86 => self.follow().await,
+            86..98 => self.dispatch_step().await,
+            _ => self.crash().await,
+        }
+    }
+
+    fn give_as_client(&mut self, request: Request) {
+        self.of_clients.push(request.clone());
+        self.give(request);
+    }
+
+    /// Gives a command.
+    fn give(&mut self, request: Request) {
+        let n = self.requests.len();
+        self.requests.push(request.clone());
+        let key_checked = self.log.index().flushed_through();
+        self.backlog.push_back(Box::new(Submission { request, key_checked, reply: n }));
+        self.decide();
+    }
+
+    /// Decides what can be decided.
+    fn decide(&mut self) {
+        while !self.core.is_full()
+            && let Some(submission) = self.backlog.pop_front()
+        {
+            let n = submission.reply;
+            if let Some(waits) = self.core.submit(submission, moment(n)) {
+                self.backlog.push_front(waits);
+                return;
+            }
+        }
+    }
+
+    /// A client that does not know what became of its command asks again under the same key.
+    fn ask_again(&mut self) {
+        let Some(n) = self.unsure.pop_first() else { return };
+        let request = self.requests[n].clone();
+        self.give(request);
+    }
+
+    /// A batch is on its way to the disk; what comes meanwhile is decided on top of it.
+    fn hand_over(&mut self) {
+        if self.in_flight.is_none() && self.core.has_work() {
+            self.in_flight = Some(self.core.take_batch());
+        }
+    }
+
+    fn fate(&mut self, blocks: usize) -> Fate {
+        let blocks_written = self.dice.random_range(0..=blocks);
+        match self.dice.random_range(0..100) {
+            _ if self.at_rest => Fate::Done,
+            0..70 => Fate::Done,
+            70..80 => Fate::Refused,
+            80..97 => Fate::Unknown { blocks_written },
+            _ => Fate::Conflict,
+        }
+    }
+
+    /// What is on its way arrives at the disk, in one way or another.
+    fn commit(&mut self) {
+        self.hand_over();
+        let Some(Batch { after, blocks, decided }) = self.in_flight.take() else { return };
+        let (blocks, encoded): (Vec<_>, Vec<_>) = blocks.into_iter().unzip();
+        let before = self.log.head();
+        if !encoded.is_empty() {
+            let fate = self.fate(encoded.len());
+            self.disk.once(fate);
+            self.note(format!("append after {after}: {fate:?}"));
+            if self.disk_append(after, &encoded, fate) {
+                self.log.publish(&blocks).unwrap();
+            } else {
+                return self.failed(fate, before, decided);
+            }
+        }
+        self.core.committed(self.log.head());
+        for decided in decided {
+            self.answer(&decided);
+        }
+        self.check();
+        self.decide();
+    }
+
+    fn disk_append(
+        &self,
+        after: Sequence,
+        encoded: &[crate::journal::EncodedBlock],
+        fate: Fate,
+    ) -> bool {
+        let appended = self.log.journal().append(after, encoded);
+        assert_eq!(appended.is_ok(), fate == Fate::Done, "{appended:?}");
+        appended.is_ok()
+    }
+
+    /// A write did not go through, or nobody knows whether it did.
+    fn failed(&mut self, fate: Fate, before: Sequence, decided: Vec<Decided<usize>>) {
+        if fate != Fate::Refused {
+            let failures = self.dice.random_range(0..3);
+            self.disk.fail_recoveries(failures);
+            while self.log.journal().recover().is_err() {}
+            self.log.catch_up().unwrap();
+        }
+        if matches!(fate, Fate::Refused | Fate::Conflict) {
+            assert_eq!(self.log.head(), before, "of this nothing is written");
+        }
+        let again = self.core.rolled_back(self.log.end());
+        for submission in again.into_iter().rev() {
+            self.backlog.push_front(submission);
+        }
+        for decided in decided {
+            self.lost(decided.submission.reply, fate == Fate::Refused);
+        }
+        self.check();
+        self.decide();
+    }
+
+    /// Whoever asked hears an error, or nothing at all.
+    fn lost(&mut self, n: usize, certainly: bool) {
+        self.note(format!("{n}: {}", if certainly { "refused" } else { "unknown" }));
+        self.dispatch.lost(n);
+        if self.requests[n].key.is_some() {
+            self.unsure.insert(n);
+        }
+    }
+
+    fn answer(&mut self, decided: &Decided<usize>) {
+        let (n, request) = (decided.submission.reply, &decided.submission.request);
+        self.check_answer(&decided.answer);
+        let seen = seen(&self.log, request, &decided.answer);
+        self.note(format!("{n}: {seen}"));
+        self.dispatch.answered(n);
+    }
+
+    /// Whoever hears of a record finds it, then and for ever.
+    fn check_answer(&mut self, answer: &Answer) {
+        match answer {
+            Ok(Ack::Recorded { first, .. }) => {
+                assert!(first.seq() <= self.log.head(), "acknowledged before it was durable");
+                self.acknowledged.insert(first.seq().0, first.digest);
+            }
+            Ok(Ack::Repeated { seq }) => assert!(*seq <= self.log.head()),
+            Ok(Ack::Unchanged { .. }) | Err(_) => {}
+        }
+    }
+
+    async fn follow(&mut self) {
+        let which = self.dice.random_range(0..self.watchers.len());
+        if self.heads(25) {
+            self.watchers[which].resume(&self.log).await;
+        }
+        let limit = self.dice.random_range(1..12);
+        self.watchers[which].read(limit).await;
+    }
+
+    async fn dispatch_step(&mut self) {
+        self.dispatch.look().await;
+        if let Some(command) = self.dispatch.next(&self.log, &mut self.dice).await {
+            let request = Request::service(command);
+            let n = self.requests.len();
+            self.dispatch.gave(n);
+            self.give(request);
+        }
+    }
+
+    /// The process ends: with what it had in memory, and perhaps in the middle of a write. It
+    /// starts again upon what the disk has.
+    async fn crash(&mut self) {
+        if self.at_rest {
+            return;
+        }
+        self.note("crash".into());
+        let mut lost: Vec<usize> = Vec::new();
+        if let Some(Batch { after, blocks, decided }) = self.in_flight.take() {
+            let encoded: Vec<_> = blocks.into_iter().map(|(_, encoded)| encoded).collect();
+            if !encoded.is_empty() && self.heads(60) {
+                let blocks_written = self.dice.random_range(0..=encoded.len());
+                self.disk.once(Fate::Unknown { blocks_written });
+                drop(self.log.journal().append(after, &encoded));
+            }
+            lost.extend(decided.iter().map(|decided| decided.submission.reply));
+        }
+        lost.extend(self.core.take_batch().decided.iter().map(|decided| decided.submission.reply));
+        lost.extend(self.backlog.drain(..).map(|submission| submission.reply));
+        for n in lost {
+            self.lost(n, false);
+        }
+        self.log.journal().recover().unwrap();
+        (self.log, self.core) = open(&self.disk);
+        for watcher in &mut self.watchers {
+            watcher.resume(&self.log).await;
+        }
+        self.dispatch.restart(&self.log);
+        self.check();
+    }
+
+    /// No more faults: everything comes to its end.
+    async fn rest(&mut self) {
+        self.at_rest = true;
+        while !self.unsure.is_empty() {
+            self.ask_again();
+            self.commit();
+        }
+        while self.in_flight.is_some() || self.core.has_work() || !self.backlog.is_empty() {
+            self.commit();
+        }
+        for _ in 0..10_000 {
+            self.dispatch_step().await;
+            self.commit();
+            if self.dispatch.is_idle(&self.log) {
+                break;
+            }
+        }
+        assert!(self.dispatch.is_idle(&self.log), "dispatch does not come to an end");
+        for watcher in &mut self.watchers {
+            watcher.catch_up().await;
+        }
+    }
+
+    /// What holds whenever something may have become durable.
+    fn check(&self) {
+        let records = records(&self.log);
+        assert_eq!(self.log.head().0, records.len() as u64, "all that is durable is shown");
+        let views = self.log.views().read();
+        assert_eq!(views.position(), self.log.head());
+        assert_eq!(views.digests(), rebuilt(&records).digests(), "the views are a fold");
+        drop(views);
+        for (seq, digest) in &self.acknowledged {
+            let found = records.get(*seq as usize - 1).map(|record| record.digest);
+            assert_eq!(found, Some(*digest), "{seq} was acknowledged");
+        }
+        check_order(&records);
+        check_keys(&records);
+        dispatch::check(&records);
+    }
+
+    fn digest(&self) -> Digest {
+        let records = records(&self.log);
+        let seen = self.trace.join("\n");
+        let of_records: Vec<u8> = records.iter().flat_map(|record| record.digest.0).collect();
+        sha256(&[seen.as_bytes(), &of_records, &self.log.views().read().digest().0])
+    }
+}
+
+/// Sequences and versions without a gap, time that never goes back.
+fn check_order(records: &[Arc<Record>]) {
+    let mut versions: BTreeMap<&WorkerId, u64> = BTreeMap::new();
+    for (n, record) in (1..).zip(records) {
+        assert_eq!(record.seq(), Sequence(n));
+        if let Some(before) = n.checked_sub(2).map(|at| &records[at as usize]) {
+            assert!(before.header.time <= record.header.time, "time goes back at {n}");
+        }
+        if let (Some(worker), Some(version)) = (&record.header.worker, record.header.version) {
+            let last = versions.entry(worker).or_default();
+            *last += 1;
+            assert_eq!(version.0, *last, "the version of {worker} at {n}");
+        }
+    }
+}
+
+/// A key is used once by each actor.
+fn check_keys(records: &[Arc<Record>]) {
+    let mut used = BTreeSet::new();
+    for record in records {
+        if let Some(command) = &record.header.command {
+            let key = (record.header.actor.as_str(), command.key.as_str());
+            assert!(used.insert(key), "{key:?} is used twice");
+        }
+    }
+}
+
+async fn simulate(seed: u64) -> Digest {
+    let mut world = World::new(seed);
+    for _ in 0..STEPS {
+        world.step().await;
+    }
+    world.rest().await;
+    world.check();
+    let records = records(&world.log);
+    for watcher in &world.watchers {
+        watcher.check(&records);
+    }
+    world.digest()
+}
+
+fn twice(seed: u64) {
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(simulate(seed))
+    };
+    let outcomes = catch_unwind(AssertUnwindSafe(|| (run(), run())));
+    let replay = format!("again: ACTA_SIMULATION_SEED={seed} cargo test --lib simulation");
+    match outcomes {
+        Ok((first, second)) => assert_eq!(first, second, "two runs of a seed differ\n{replay}"),
+        Err(panic) => {
+            eprintln!("{replay}");
+            resume_unwind(panic);
+        }
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().expect("a number"))
+}
+
+#[test]
+fn whatever_happens_the_invariants_hold() {
+    let one = number("ACTA_SIMULATION_SEED");
+    let longer = number("ACTA_SIMULATION_SECONDS");
+    let until = Instant::now() + Duration::from_secs(longer.unwrap_or(SECONDS));
+    let first = one.unwrap_or_else(|| longer.map_or(0, |_| rand::random_range(0..1 << 40)));
+    println!("from seed {first}");
+    for seed in first.. {
+        twice(seed);
+        if one.is_some() || (seed - first + 1 >= SEEDS_MIN && Instant::now() >= until) {
+            println!("{} seeds", seed - first + 1);
+            break;
+        }
+    }
+}
+
+/// A simulation in which nothing happens would hold all invariants.
+#[test]
+fn a_bit_of_everything_happens() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let mut trace = String::new();
+    for seed in 0..6 {
+        let mut world = World::new(seed);
+        runtime.block_on(async {
+            for _ in 0..STEPS {
+                world.step().await;
+            }
+            world.rest().await;
+        });
+        let names = records(&world.log);
+        trace.extend(names.iter().map(|record| format!("{}\n", record.header.event.name())));
+        trace.extend(world.trace);
+    }
+    for what in [
+        "crash",
+        ": Done",
+        ": Refused",
+        ": Conflict",
+        "Unknown { blocks_written: 0 }",
+        "Unknown { blocks_written: 1 }",
+        " true ",
+        "worker_input_dispatched",
+        "worker_turn_ended",
+        "worker_interrupted",
+    ] {
+        assert!(trace.contains(what), "never: {what}");
+    }
+}
