@@ -13,6 +13,7 @@ mod survive_disk;
 mod survive_hostile;
 mod survive_kill;
 mod survive_measure;
+mod survive_power;
 mod survive_raw;
 mod survive_sealed;
 mod survive_slow;

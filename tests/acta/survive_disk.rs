@@ -34,7 +34,7 @@ impl Drop for SmallDisk {
 }
 
 /// Something that takes room in the log: a command with a content that stays in its block.
-fn bulky(n: usize) -> (String, Value) {
+pub fn bulky(n: usize) -> (String, Value) {
     let objective = format!("{n} {}", "z".repeat(20_000));
     let body = json!({
         "intent": {"kind": "task", "objective": objective},
@@ -44,12 +44,12 @@ fn bulky(n: usize) -> (String, Value) {
 }
 
 /// None: workers stay unconnected, so that nothing but commands is recorded.
-fn templates() -> Value {
+pub fn templates() -> Value {
     json!({"workspace_templates": []})
 }
 
 /// Gives commands until one fails: that answer. What was acknowledged is remembered.
-async fn until_it_fails(client: &Client, acked: &mut BTreeMap<u64, usize>) -> (usize, Answer) {
+pub async fn until_it_fails(client: &Client, acked: &mut BTreeMap<u64, usize>) -> (usize, Answer) {
     for n in acked.len()..100_000 {
         let (key, body) = bulky(n);
         let answer = client.post_keyed("/v1/workers", &key, &body).await;
@@ -62,7 +62,7 @@ async fn until_it_fails(client: &Client, acked: &mut BTreeMap<u64, usize>) -> (u
 }
 
 /// It says that trying again makes sense, and it is true that the command may be tried again.
-fn may_be_tried_again(answer: &Answer) {
+pub fn may_be_tried_again(answer: &Answer) {
     let code = answer.json()["error"]["code"].as_str().unwrap().to_owned();
     let known = ["store_io", "outcome_unknown", "not_ready"].contains(&code.as_str());
     assert!(known, "{}", answer.text());
@@ -72,7 +72,7 @@ fn may_be_tried_again(answer: &Answer) {
 }
 
 /// Every acknowledged command stands where it was acknowledged, and is there once.
-async fn nothing_is_lost(client: &Client, acked: &BTreeMap<u64, usize>) {
+pub async fn nothing_is_lost(client: &Client, acked: &BTreeMap<u64, usize>) {
     let mut found = BTreeMap::new();
     let mut after = 0;
     loop {
@@ -95,7 +95,7 @@ async fn nothing_is_lost(client: &Client, acked: &BTreeMap<u64, usize>) {
     }
 }
 
-async fn is_ready(client: &Client) -> bool {
+pub async fn is_ready(client: &Client) -> bool {
     client.get("/readyz").await.status == 200
 }
 
