@@ -127,12 +127,14 @@ impl ContentStore {
     /// Takes a content away for good; one that is not there is fine.
     pub fn remove(&self, digest: Digest) -> Result<(), ContentError> {
         let path = self.path(digest);
-        let removed = match fs::remove_file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        let fine = |done: io::Result<()>| match done {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         };
         let dir = path.parent().unwrap_or(&self.dir);
-        let synced = removed.and_then(|()| File::open(dir)?.sync_all());
+        // Synced even where there is nothing: an attempt whose sync failed may have removed it.
+        let synced = fine(fs::remove_file(&path))
+            .and_then(|()| fine(File::open(dir).and_then(|dir| dir.sync_all())));
         synced.map_err(|source| ContentError::Io { digest, source })
     }
 

@@ -1,7 +1,8 @@
 //! The eraser: carries out orders to erase a content, once they are durable.
 //!
 //! It begins with a look at all orders of the log, since the process before may have ended in the
-//! middle of one. What fails is tried again, for as long as the service runs.
+//! middle of one. What fails is tried again, for as long as the service runs; what is damaged with
+//! the next order, and at the next start.
 
 use crate::{
     error::Rejection,
@@ -10,6 +11,9 @@ use crate::{
 use acta_events::Sequence;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
+
+#[cfg(test)]
+mod tests;
 
 /// The pause after a failure, at first and at most.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -47,11 +51,18 @@ async fn run(log: Arc<Log>, mut ended: watch::Receiver<bool>) {
         let done = tokio::task::spawn_blocking(move || erasing.erase_pending()).await;
         let again = match done {
             Ok(Ok(())) => None,
+            Ok(Err(error)) if error.is_lasting() => {
+                tracing::error!(%error, "a content cannot be erased, since it is damaged; `acta verify` tells what else is. Restore the data directory and erase it there");
+                None
+            }
             Ok(Err(error)) => {
                 tracing::error!(%error, "contents could not be erased yet; trying again");
                 Some(pause)
             }
-            Err(_) => return,
+            Err(error) => {
+                tracing::error!(%error, "erasing contents ended in a panic; trying again");
+                Some(pause)
+            }
         };
         pause = again.map_or(PAUSE, |pause| (pause * 2).min(PAUSE_MAX));
         let next = async {
@@ -70,7 +81,7 @@ async fn run(log: Arc<Log>, mut ended: watch::Receiver<bool>) {
 /// Waits until the order in this record is carried out; false if it takes longer than that.
 pub async fn is_erased(log: &Log, order: Sequence, wait: Duration) -> Result<bool, Rejection> {
     let mut erased = log.watch_erased();
-    let carried_out = erased.wait_for(|through| *through >= order);
+    let carried_out = erased.wait_for(|erased| erased.has(order));
     match tokio::time::timeout(wait, carried_out).await {
         Ok(Ok(_)) => Ok(true),
         Ok(Err(_)) => Err(ReadFault::Gone.into()),

@@ -18,7 +18,7 @@
 //! that nothing of it is left elsewhere.
 
 use super::{
-    EraseError, Head, Journal as _, ReadError, ReadLimits,
+    EraseError, Head, Journal as _, ReadError, ReadLimits, RecoverError,
     panics::Fault,
     pending::View,
     segments::SealError,
@@ -33,6 +33,7 @@ use acta_events::Sequence;
 use parking_lot::{MutexGuard, RwLock};
 use std::{
     collections::BTreeSet,
+    fs::File,
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -56,12 +57,20 @@ impl SledJournal {
         }
         self.remove_old_stores()?;
         let segments = &self.keeper.sealer.segments;
+        let mut damaged = None;
         for span in &*segments.spans() {
-            if there.range(span.first..=span.last).next().is_some() {
-                segments.erase(*span, |seq| there.contains(&seq), &*self.disk)?;
+            if there.range(span.first..=span.last).next().is_none() {
+                continue;
+            }
+            let erased = segments.erase(*span, |seq| there.contains(&seq), &*self.disk);
+            match erased.map_err(EraseError::from) {
+                // One that is damaged keeps no other from being erased.
+                Err(error @ EraseError::Damaged(_)) => damaged = damaged.or(Some(error)),
+                other => other?,
             }
         }
-        Ok(())
+        segments.sync_names(&*self.disk)?;
+        damaged.map_or(Ok(()), Err)
     }
 
     /// Those of the contents that are not erased.
@@ -83,11 +92,16 @@ impl SledJournal {
     }
 
     fn writer_for_erasing(&self) -> Result<MutexGuard<'_, Writer>, EraseError> {
-        let writer = self.writer.try_lock_for(PATIENCE).ok_or(EraseError::Busy)?;
+        let mut writer = self.writer.try_lock_for(PATIENCE).ok_or(EraseError::Busy)?;
         match writer.state {
             WriterState::Closed => Err(EraseError::Closed),
+            // Whoever appends has to find out first.
             WriterState::Unknown => Err(EraseError::Busy),
-            WriterState::Open if self.keeper.fault().is_some() => Err(EraseError::Busy),
+            // Nobody may append for long, and until then nothing else would have it recovered.
+            WriterState::Open if self.keeper.fault().is_some() => {
+                self.recover_now(&mut writer)?;
+                Ok(writer)
+            }
             WriterState::Open => Ok(writer),
         }
     }
@@ -176,7 +190,8 @@ impl SledJournal {
             let number = self.keeper.head_file.lock().entry().store;
             let others = other_stores(&self.dir, number).map_err(io_error)?;
             if others.is_empty() {
-                return Ok(());
+                // They may be gone since an attempt whose sync failed.
+                return File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(io_error);
             }
             if Instant::now() >= until {
                 for other in others {
@@ -190,11 +205,23 @@ impl SledJournal {
         }
     }
 
-    /// Which files count is not certain any more: the next append has the log recovered.
+    /// Which files count is not certain any more: the next append, or the next attempt to erase,
+    /// has the log recovered.
     fn recover_first(&self, error: io::Error) -> EraseError {
         let why = error.to_string();
         self.keeper.give_up(&Fault::Io(why.clone()));
         EraseError::Io { why }
+    }
+}
+
+impl From<RecoverError> for EraseError {
+    fn from(error: RecoverError) -> Self {
+        match error {
+            RecoverError::Damaged(error) => error.into(),
+            RecoverError::Io { why } => Self::Io { why },
+            RecoverError::Busy => Self::Busy,
+            RecoverError::Closed => Self::Closed,
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -55,6 +55,8 @@ pub(crate) struct Segments {
     frames: Mutex<VecDeque<(Sequence, usize, Arc<Frame>)>>,
     /// Counts segments that were written anew: what was read before is not kept beyond it.
     erasures: AtomicU64,
+    /// A segment was renamed, and its directory not synced since.
+    unsynced: AtomicBool,
 }
 
 impl Segments {
@@ -88,6 +90,7 @@ impl Segments {
             open: Mutex::default(),
             frames: Mutex::default(),
             erasures: AtomicU64::new(0),
+            unsynced: AtomicBool::new(false),
         })
     }
 
@@ -271,12 +274,23 @@ impl Segments {
         }
         written?;
         disk.before_seal(SealStep::Rename)?;
+        self.unsynced.store(true, Ordering::SeqCst);
         fs::rename(&unfinished, &path)?;
         self.erasures.fetch_add(1, Ordering::SeqCst);
         self.open.lock().retain(|(first, _)| *first != span.first);
         self.frames.lock().retain(|(first, ..)| *first != span.first);
-        disk.before_seal(SealStep::SyncDirectory)?;
-        Ok(File::open(&self.dir)?.sync_all()?)
+        self.sync_names(disk)
+    }
+
+    /// Makes durable which segments there are, if it may not be: what was erased before a failed
+    /// sync looks as if nothing were left to do.
+    pub(super) fn sync_names(&self, disk: &dyn Disk) -> Result<(), SealError> {
+        if self.unsynced.load(Ordering::SeqCst) {
+            disk.before_seal(SealStep::SyncDirectory)?;
+            File::open(&self.dir)?.sync_all()?;
+            self.unsynced.store(false, Ordering::SeqCst);
+        }
+        Ok(())
     }
 
     fn write_erased(

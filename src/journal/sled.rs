@@ -250,6 +250,25 @@ impl SledJournal {
         }
     }
 
+    /// What [`Journal::recover`] does, for whoever has the writer.
+    pub(super) fn recover_now(&self, writer: &mut Writer) -> Result<Head, RecoverError> {
+        let io = |error: io::Error| RecoverError::Io { why: error.to_string() };
+        let _still = self.keeper.stand_still(WRITER_WAIT).ok_or(RecoverError::Busy)?;
+        let head = self.head();
+        let number = self.settle_store(head).map_err(|error| match error {
+            RecoverError::Damaged(ReadError::Io { why }) => RecoverError::Io { why },
+            error => error,
+        })?;
+        let entry = Entry::new(self.log, number, head);
+        head_file::replace(&self.dir, entry).map_err(io)?;
+        *self.keeper.head_file.lock() = HeadFile::open(&self.dir, entry).map_err(io)?;
+        writer.commits.discard().map_err(io)?;
+        remove_other_stores(&self.dir, number);
+        self.keeper.begin_again(head.seq);
+        writer.state = WriterState::Open;
+        Ok(head)
+    }
+
     /// Brings the store up to date with everything that was acknowledged, or copies all of it
     /// to another. The keeper stands still.
     fn settle_store(&self, head: Head) -> Result<u32, RecoverError> {
@@ -409,21 +428,7 @@ impl Journal for SledJournal {
             WriterState::Closed => return Err(RecoverError::Closed),
             WriterState::Unknown => {}
         }
-        let io = |error: io::Error| RecoverError::Io { why: error.to_string() };
-        let _still = self.keeper.stand_still(WRITER_WAIT).ok_or(RecoverError::Busy)?;
-        let head = self.head();
-        let number = self.settle_store(head).map_err(|error| match error {
-            RecoverError::Damaged(ReadError::Io { why }) => RecoverError::Io { why },
-            error => error,
-        })?;
-        let entry = Entry::new(self.log, number, head);
-        head_file::replace(&self.dir, entry).map_err(io)?;
-        *self.keeper.head_file.lock() = HeadFile::open(&self.dir, entry).map_err(io)?;
-        writer.commits.discard().map_err(io)?;
-        remove_other_stores(&self.dir, number);
-        self.keeper.begin_again(head.seq);
-        writer.state = WriterState::Open;
-        Ok(head)
+        self.recover_now(&mut writer)
     }
 
     fn erase(&self, contents: &BTreeSet<Sequence>) -> Result<(), EraseError> {

@@ -8,7 +8,7 @@
 use super::{Contents, Log, Logged, ReadFault, blocking, read::inline_content};
 use crate::{
     content::ContentError,
-    journal::{EraseError, ReadLimits},
+    journal::{EraseError, ReadError, ReadLimits},
 };
 use acta_events::{
     Actor, ContentBody, Digest, ErasureOrder, Event, Record, Sequence, Timestamp, block::Block,
@@ -17,7 +17,7 @@ use acta_events::{
 use acta_projections::Redaction;
 use serde::Serialize;
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -59,6 +59,37 @@ pub enum EraseFault {
     Read(#[from] ReadFault),
 }
 
+impl EraseFault {
+    /// Whether trying again does not help: what is to be erased is damaged.
+    pub fn is_lasting(&self) -> bool {
+        matches!(
+            self,
+            Self::Journal(EraseError::Damaged(_))
+                | Self::Content(ContentError::Damaged { .. })
+                | Self::Read(
+                    ReadFault::Journal(ReadError::Damaged { .. })
+                        | ReadFault::Content { source: ContentError::Damaged { .. }, .. }
+                )
+        )
+    }
+}
+
+/// Which orders to erase a content are carried out.
+#[derive(Clone, Debug, Default)]
+pub struct Erased {
+    /// Up to here they were attempted.
+    through: Sequence,
+    /// And these not.
+    not: BTreeSet<Sequence>,
+}
+
+impl Erased {
+    /// Whether the order in this record is carried out.
+    pub fn has(&self, order: Sequence) -> bool {
+        order <= self.through && !self.not.contains(&order)
+    }
+}
+
 /// A content that is to be taken away.
 struct Target {
     seq: Sequence,
@@ -87,8 +118,8 @@ impl Log {
         self.redacted.subscribe()
     }
 
-    /// All orders up to this record are carried out.
-    pub fn watch_erased(&self) -> watch::Receiver<Sequence> {
+    /// Which orders are carried out.
+    pub fn watch_erased(&self) -> watch::Receiver<Erased> {
         self.erased.subscribe()
     }
 
@@ -152,44 +183,87 @@ impl Log {
     }
 
     /// Takes all contents away that were ordered to be erased and may still be there. Blocking,
-    /// and long where there is much history.
+    /// and long where there is much history. One that cannot be taken away keeps no other from it;
+    /// what is returned is then a fault that may pass, if there is one.
     pub fn erase_pending(&self) -> Result<(), EraseFault> {
-        let done = *self.erased.borrow();
-        let mut through = done;
-        let mut wanted = BTreeSet::new();
+        let done = self.erased.borrow().clone();
+        let mut through = done.through;
+        let mut orders = BTreeMap::new();
         for (seq, redaction) in self.views.read().redactions.iter() {
-            if redaction.seq > done {
-                wanted.insert(seq);
+            if !done.has(redaction.seq) {
+                orders.insert(seq, redaction.seq);
                 through = through.max(redaction.seq);
             }
         }
-        if wanted.is_empty() {
+        if orders.is_empty() {
             return Ok(());
         }
-        let targets = self.targets(&wanted)?;
-        for (digest, len) in targets.iter().filter_map(|target| target.file) {
-            self.remove_twins(digest, len)?;
+        let mut failed = BTreeMap::new();
+        let targets = self.targets(orders.keys(), &mut failed);
+        let files = || targets.iter().filter_map(|it| it.file.map(|file| (it.seq, file)));
+        for (seq, (digest, len)) in files() {
+            if let Err(fault) = self.remove_twins(digest, len) {
+                failed.insert(seq, fault);
+            }
         }
-        self.journal.erase(&wanted)?;
-        for (digest, _) in targets.iter().filter_map(|target| target.file) {
-            self.contents.remove(digest)?;
+        self.erase_in_blocks(targets.iter().map(|target| target.seq).collect(), &mut failed);
+        for (seq, (digest, _)) in files() {
+            // As long as one has twins, it is needed to know them by.
+            if !failed.contains_key(&seq)
+                && let Err(error) = self.contents.remove(digest)
+            {
+                failed.insert(seq, error.into());
+            }
         }
-        tracing::info!(contents = targets.len(), %through, "contents were erased");
-        self.erased.send_replace(through);
-        Ok(())
+        let contents = orders.len() - failed.len();
+        tracing::info!(contents, %through, failed = failed.len(), "contents were erased");
+        let of = |seq: &Sequence| orders.get(seq).copied();
+        self.erased.send_replace(Erased { through, not: failed.keys().filter_map(of).collect() });
+        let (lasting, passing): (Vec<_>, Vec<_>) =
+            failed.into_values().partition(EraseFault::is_lasting);
+        passing.into_iter().chain(lasting).next().map_or(Ok(()), Err)
     }
 
-    fn targets(&self, wanted: &BTreeSet<Sequence>) -> Result<Vec<Target>, ReadFault> {
+    /// Takes contents out of blocks. Where some are damaged, out of the others.
+    fn erase_in_blocks(
+        &self,
+        mut wanted: BTreeSet<Sequence>,
+        failed: &mut BTreeMap<Sequence, EraseFault>,
+    ) {
+        while !wanted.is_empty() {
+            let Err(error) = self.journal.erase(&wanted) else { return };
+            let mut bad = wanted.clone();
+            if let EraseError::Damaged(ReadError::Damaged { first, last, .. }) = &error {
+                let is_damaged = |seq: &Sequence| first <= seq && seq <= last;
+                let damaged: BTreeSet<_> = wanted.iter().copied().filter(is_damaged).collect();
+                if !damaged.is_empty() {
+                    bad = damaged;
+                }
+            }
+            wanted.retain(|seq| !bad.contains(seq));
+            failed.extend(bad.into_iter().map(|seq| (seq, error.clone().into())));
+        }
+    }
+
+    fn targets<'a>(
+        &self,
+        wanted: impl Iterator<Item = &'a Sequence>,
+        failed: &mut BTreeMap<Sequence, EraseFault>,
+    ) -> Vec<Target> {
         let mut targets = Vec::new();
         for seq in wanted {
-            let Some(logged) = self.record_blocking(*seq)? else { continue };
-            let content = logged.record.content.as_ref();
-            let large = content.filter(|content| content.len > INLINE_BYTES_MAX as u64);
-            let file = large.map(|content| (content.digest, content.len));
-            targets.push(Target { seq: logged.record.seq(), file });
+            match self.record_blocking(*seq) {
+                Ok(Some(logged)) => {
+                    let content = logged.record.content.as_ref();
+                    let large = content.filter(|content| content.len > INLINE_BYTES_MAX as u64);
+                    let file = large.map(|content| (content.digest, content.len));
+                    targets.push(Target { seq: *seq, file });
+                }
+                Ok(None) => {}
+                Err(fault) => drop(failed.insert(*seq, fault.into())),
+            }
         }
-        targets.dedup_by_key(|target| target.seq);
-        Ok(targets)
+        targets
     }
 
     /// A command that was repeated, or whose outcome never became known, may have left a file with

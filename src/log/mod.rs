@@ -14,7 +14,7 @@ mod tests;
 mod tree;
 
 pub use contents::Contents;
-pub use erase::{EraseFault, RedactionNote};
+pub use erase::{EraseFault, Erased, RedactionNote};
 pub use read::{ReadFault, Slice};
 pub(crate) use read::{blocking, text_span};
 pub use ring::Logged;
@@ -61,8 +61,8 @@ pub struct Log {
     revocations: watch::Sender<u64>,
     /// Counts orders to erase a content.
     redacted: watch::Sender<u64>,
-    /// The last such order up to which all are carried out.
-    erased: watch::Sender<Sequence>,
+    /// Which of them are carried out.
+    erased: watch::Sender<Erased>,
     /// Content files whose records are not there yet.
     on_their_way: Mutex<HashMap<Digest, Instant>>,
     checkpointed: Mutex<Sequence>,
@@ -140,7 +140,7 @@ impl Log {
             worker_heads: Mutex::default(),
             revocations: watch::Sender::new(0),
             redacted: watch::Sender::new(0),
-            erased: watch::Sender::new(Sequence::ZERO),
+            erased: watch::Sender::new(Erased::default()),
             on_their_way: Mutex::default(),
             checkpointed: Mutex::new(from),
         };

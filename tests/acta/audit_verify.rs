@@ -151,6 +151,13 @@ async fn another_history_contradicts_the_signature() {
         stranger.acta(&["key", "show", "--data", stranger.data().to_str().unwrap()]).await;
     stranger.stop().await;
     assert_eq!(verify(home, &service.data(), &["--key", strange.ok()]).await.0, 4);
+    // Nor may it be put in the place of the one that signed.
+    fs::copy(stranger.data().join("log.key"), service.data().join("log.key")).unwrap();
+    let (code, verdict, said) = verify(home, &service.data(), &["--key", &key]).await;
+    assert_eq!(code, 3, "{verdict} {said}");
+    let what = verdict["problems"][0]["what"].as_str().unwrap();
+    assert!(what.contains("log.key holds another key"), "{what}");
+    assert_eq!(verify(home, &service.data(), &[]).await.0, 4);
 }
 
 #[tokio::test]

@@ -110,6 +110,13 @@ fn signed(
             None
         }
     };
+    if let (Some(given), Some(own)) = (&args.key, &own)
+        && given != own
+    {
+        let what = "the file log.key holds another key than the one to verify with: a service \
+                    would not start with it, or sign with a key that nobody knows";
+        tell(Kind::Damaged, what.into());
+    }
     let file = data.subpath(audit::CHECKPOINT);
     let has_own = own.is_some();
     let Some(key) = args.key.clone().or(own) else {
