@@ -42,6 +42,6 @@ pub mod remote;
 pub mod rendered;
 pub mod snapshot;
 pub mod trace;
-mod varint;
 pub mod trust;
+mod varint;
 pub mod views;

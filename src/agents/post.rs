@@ -202,7 +202,12 @@ mod tests {
                 stream.write_all(answer).await.unwrap();
             }
         });
-        let attempt = match http(&policy, &limits, &Trust::new(None).unwrap()).unwrap().post(url).send().await {
+        let attempt = match http(&policy, &limits, &Trust::new(None).unwrap())
+            .unwrap()
+            .post(url)
+            .send()
+            .await
+        {
             Ok(response) => answered(response).await,
             Err(error) => failed(&error),
         };

@@ -23,8 +23,8 @@ use crate::{
     log::{Contents, Log},
     manifest::Manifest,
     remote::{MonitorOwner, Remotes},
-    trust::Trust,
     snapshot::Newest,
+    trust::Trust,
 };
 use acta_events::{Epoch, HostCapabilities, HostId, HostRegistered, LogId, generated_id};
 use anyhow::{Context as _, Result, anyhow};

@@ -16,9 +16,9 @@ mod conformance;
 mod erase;
 #[cfg(test)]
 mod erase_tests;
-mod fresh;
 mod frame;
 mod frame_parts;
+mod fresh;
 pub(crate) mod head_file;
 #[cfg(test)]
 mod io_faults;

@@ -8,7 +8,9 @@ mod streamed;
 
 use crate::{
     connect::{
-        backend::{Backend, BackendError, Part, Progress, ProgressSender, Request, Response, shown},
+        backend::{
+            Backend, BackendError, Part, Progress, ProgressSender, Request, Response, shown,
+        },
         options::BackendOptions,
         row::{read_part, wire_parts},
     },

@@ -11,11 +11,7 @@ use crate::{
 };
 use acta_events::{Event, Sequence, WorkerId, WorkerRef};
 use acta_projections::{External, Undelivered, WorkerState, WorkerStatus};
-use axum::{
-    Json,
-    extract::State,
-    http::Uri,
-};
+use axum::{Json, extract::State, http::Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
