@@ -3,6 +3,9 @@
 use super::support::{Options, Service};
 use serde_json::{Value, json};
 
+/// A template whose turns end with its process, and not by a silence that may be this machine's.
+const ANSWERS: &str = "lines";
+
 async fn joined(there: &Service) -> Service {
     let here = Options::default().env("ELSEWHERE_TOKEN", &there.token()).start().await;
     let remote = json!({
@@ -28,17 +31,18 @@ fn resume(stderr: &str) -> String {
 async fn a_worker_of_another_service_is_spoken_to_like_an_own_one() {
     let there = Service::start().await;
     let here = joined(&there).await;
-    let (worker, other) = (there.spawn("echo").await, there.spawn("echo").await);
+    let (worker, other) = (there.spawn(ANSWERS).await, there.spawn(ANSWERS).await);
     there.run_state(&worker, "idle").await;
     let address = format!("elsewhere/{}", beginning(&worker, &other));
     let sent = here.acta(&["send", &address, "hello", "there"]).await;
     assert!(sent.ok().starts_with("accepted as item 1, sequence "), "{sent:?}");
     there.rests(&worker, 2).await;
     let answer = here.acta(&["send", &address, "--wait", "again"]).await;
-    assert_eq!(answer.ok(), "again", "{answer:?}");
+    assert_eq!(answer.ok().trim(), "1\tagain", "{answer:?}");
     let told = here.acta(&["send", &address, "--wait", "-o", "json", "more"]).await;
     let told: Value = serde_json::from_str(told.ok()).unwrap();
-    assert_eq!((&told["text"], &told["result"]), (&json!("more\n"), &json!("finished")));
+    let text = told["text"].as_str().unwrap().trim();
+    assert_eq!((text, &told["result"]), ("1\tmore", &json!("finished")));
     there.rests(&worker, 6).await;
 
     let said = here.acta(&["transcript", &address, "--limit", "2"]).await;
@@ -65,7 +69,7 @@ async fn a_worker_of_another_service_is_spoken_to_like_an_own_one() {
 async fn a_worker_of_another_service_is_followed_and_resumed() {
     let there = Service::start().await;
     let here = joined(&there).await;
-    let worker = there.spawn("echo").await;
+    let worker = there.spawn(ANSWERS).await;
     there.input(&worker, "one").await;
     there.rests(&worker, 2).await;
     let address = format!("elsewhere/{worker}");
@@ -79,7 +83,7 @@ async fn a_worker_of_another_service_is_followed_and_resumed() {
         }
     };
     let lines = tail("start", &[]).await;
-    for expected in ["user> one", "turn 1 begins", "agent> one", "turn 1 finished"] {
+    for expected in ["user> one", "turn 1 begins", "agent>      1\tone", "turn 1 finished"] {
         assert_eq!(lines.ok().matches(expected).count(), 1, "{expected}: {lines:?}");
     }
     let cursor = resume(&lines.stderr);
@@ -133,9 +137,10 @@ async fn what_is_not_one_worker_is_told_with_what_there_is() {
     assert!(busy.code == 1 && busy.stderr.contains("is at work"), "{busy:?}");
 
     // The own runtime can be named as well.
-    let own = here.spawn("echo").await;
+    let own = here.spawn(ANSWERS).await;
     let address = format!("embedded-worker-runtime/{}", &own[..own.len() - 2]);
-    assert_eq!(here.acta(&["send", &address, "--wait", "mine"]).await.ok(), "mine");
+    let answer = here.acta(&["send", &address, "--wait", "mine"]).await;
+    assert_eq!(answer.ok().trim(), "1\tmine", "{answer:?}");
     let stopped = here.acta(&["stop", &address]).await;
     assert_eq!(stopped.ok(), format!("{own} is stopped"));
     let down = json!({"runtime_id": "down", "kind": "remote_http", "url": "http://127.0.0.1:9"});
