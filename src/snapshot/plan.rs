@@ -105,17 +105,32 @@ pub struct Plan {
     opening: Opening,
     parts: Vec<(Part, Source)>,
     sealed: Sequence,
-    /// How many orders to erase there were.
-    redactions: u64,
+    /// The orders to erase that there were before anything else was looked at.
+    orders: Orders,
+}
+
+/// Which orders to erase a content the views know. That is what decides whether a content is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Orders {
+    count: usize,
+    newest: Sequence,
+}
+
+impl Orders {
+    fn of(log: &Log) -> Self {
+        let views = log.views().read();
+        let newest = views.redactions.iter().map(|(_, redaction)| redaction.seq).max();
+        let count = views.redactions.iter().count();
+        Self { count, newest: newest.unwrap_or(Sequence::ZERO) }
+    }
 }
 
 /// Waits until every recorded order to erase is carried out.
 pub async fn settled(log: &Log) -> Result<(), SnapshotError> {
-    let newest = {
-        let views = log.views().read();
-        views.redactions.iter().map(|(_, redaction)| redaction.seq).max()
-    };
-    let Some(newest) = newest else { return Ok(()) };
+    let Orders { newest, .. } = Orders::of(log);
+    if newest == Sequence::ZERO {
+        return Ok(());
+    }
     let mut erased = log.watch_erased();
     let carried_out = erased.wait_for(|through| *through >= newest);
     match tokio::time::timeout(ERASING_MAX, carried_out).await {
@@ -137,7 +152,10 @@ impl Plan {
         created: Timestamp,
         base: Option<&Base>,
     ) -> Result<Self, SnapshotError> {
-        let redactions = log.redactions();
+        let orders = Orders::of(log);
+        if orders.newest > *log.watch_erased().borrow() {
+            return Err(SnapshotError::Again("a content is being erased".into()));
+        }
         let mut parts = Vec::new();
         let tree = data.join(audit::TREE);
         let tiles = StoredTiles::in_directory(&tree);
@@ -209,7 +227,7 @@ impl Plan {
         let bytes = sent.map(|(part, _)| part.bytes).sum();
         let on_base = base.is_some();
         let opening = Opening { acta_snapshot: FORMAT, manifest, bytes, dropped, on_base };
-        Ok(Self { log: Arc::clone(log), opening, parts, sealed, redactions })
+        Ok(Self { log: Arc::clone(log), opening, parts, sealed, orders })
     }
 
     /// The last record in it.
@@ -222,7 +240,7 @@ impl Plan {
         self,
         mut send: impl FnMut(Bytes) -> Result<(), E>,
     ) -> Result<(), E> {
-        let Self { log, opening, parts, sealed, redactions } = self;
+        let Self { log, opening, parts, sealed, orders } = self;
         send(line(&opening))?;
         for (part, source) in parts {
             let name = part.name.clone();
@@ -244,7 +262,9 @@ impl Plan {
             send(frames.into())?;
             position = last;
         }
-        let ending = match redactions == log.redactions() {
+        // An order that is recorded behind the end may have been seen on the way, and one from before
+        // may stand there while its record is not in the tree yet.
+        let ending = match orders == Orders::of(&log) && orders.newest <= end {
             true => Ending::Complete(true),
             false => Ending::Again("a content was erased meanwhile".into()),
         };
