@@ -88,6 +88,11 @@ impl Erased {
     pub fn has(&self, order: Sequence) -> bool {
         order <= self.through && !self.not.contains(&order)
     }
+
+    /// Whether every order up to this record is carried out.
+    pub fn has_all(&self, through: Sequence) -> bool {
+        through <= self.through && self.not.range(..=through).next().is_none()
+    }
 }
 
 /// A content that is to be taken away.

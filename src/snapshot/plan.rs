@@ -132,7 +132,7 @@ pub async fn settled(log: &Log) -> Result<(), SnapshotError> {
         return Ok(());
     }
     let mut erased = log.watch_erased();
-    let carried_out = erased.wait_for(|through| *through >= newest);
+    let carried_out = erased.wait_for(|erased| erased.has_all(newest));
     match tokio::time::timeout(ERASING_MAX, carried_out).await {
         Ok(Ok(_)) => Ok(()),
         _ => Err(SnapshotError::Again(
