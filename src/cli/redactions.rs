@@ -54,7 +54,7 @@ pub(super) async fn fetch_list(client: &Client) -> Result<Vec<ListedRedaction>> 
 
 /// Prints all of them, a page at a time.
 pub(super) async fn export(client: &Client, out: &mut Output) -> Result<()> {
-    each(client, |item| Ok(out.line(&item.to_string())?)).await
+    each(client, |item| out.line(&item.to_string())).await
 }
 
 async fn each(client: &Client, mut take: impl FnMut(Value) -> Result<()>) -> Result<()> {

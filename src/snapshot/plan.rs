@@ -153,7 +153,7 @@ impl Plan {
         base: Option<&Base>,
     ) -> Result<Self, SnapshotError> {
         let orders = Orders::of(log);
-        if orders.newest > *log.watch_erased().borrow() {
+        if !log.watch_erased().borrow().has_all(orders.newest) {
             return Err(SnapshotError::Again("a content is being erased".into()));
         }
         let mut parts = Vec::new();

@@ -52,7 +52,7 @@ pub struct Received {
 
 enum State {
     Line(Vec<u8>),
-    Part { part: Part, left: u64, hasher: Sha256, out: BufWriter<File> },
+    Part { part: Box<Part>, left: u64, hasher: Sha256, out: BufWriter<File> },
     Complete,
 }
 
@@ -187,7 +187,7 @@ impl Receiver {
             _ => self.make(&part.name)?,
         };
         let (left, hasher) = (part.bytes, Sha256::new());
-        self.state = State::Part { part, left, hasher, out: BufWriter::new(out) };
+        self.state = State::Part { part: Box::new(part), left, hasher, out: BufWriter::new(out) };
         Ok(())
     }
 
