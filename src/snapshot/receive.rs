@@ -210,7 +210,7 @@ impl Receiver {
                 self.written += part.bytes;
             }
         }
-        self.parts.push(part);
+        self.parts.push(*part);
         Ok(())
     }
 
