@@ -18,7 +18,11 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use history::History;
 use serde_json::json;
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Blocks of one commit.
 const BATCH_BLOCKS: usize = 64;
@@ -52,16 +56,19 @@ pub(crate) struct GenerateArgs {
     seed: u64,
 }
 
+/// What is written last is sealed within this time even on a slow disk.
+const SEALING_MAX: Duration = Duration::from_secs(120);
+
 pub(super) fn run(command: &BenchCommand, out: &mut Output) -> Result<()> {
     let BenchCommand::Generate(args) = command;
     let begun = Instant::now();
     let log = LogId(uuid::Builder::from_random_bytes(rand::random()).into_uuid());
     let data = DataDir::create(&args.directory, log, Timestamp(history::BEGIN_US))?;
-    let journal: Arc<dyn Journal> = Arc::new(SledJournal::open(&data)?);
+    let journal = Arc::new(SledJournal::open(&data)?);
     let tree = Arc::new(Tree::open(&data.subpath(audit::TREE))?);
     let (opened, _) = Log::open_with_tree(
         log,
-        Arc::clone(&journal),
+        Arc::clone(&journal) as Arc<dyn Journal>,
         Index::open(&data.subpath("index"))?,
         Contents::Files(Arc::new(ContentStore::new(data.content_path()))),
         Some(Checkpoints::new(data.subpath("checkpoints"))),
@@ -82,6 +89,9 @@ pub(super) fn run(command: &BenchCommand, out: &mut Output) -> Result<()> {
     }
     if let Some(job) = opened.checkpoint_now() {
         job.run();
+    }
+    if !journal.settle(SEALING_MAX) {
+        anyhow::bail!("the history could not be sealed; the log of this command says why");
     }
     journal.close()?;
     let seconds = begun.elapsed().as_secs_f64();

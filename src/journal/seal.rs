@@ -140,6 +140,11 @@ impl Sealer {
         state.not_before = None;
     }
 
+    /// Whether everything up to the end has come, and nothing of it is to be sealed yet.
+    pub(super) fn is_settled(&self, end: Sequence) -> bool {
+        self.state.lock().taken.seq >= end && !self.is_due()
+    }
+
     fn is_due(&self) -> bool {
         let state = self.state.lock();
         let records = state.taken.seq.0.saturating_sub(self.segments.last().0);

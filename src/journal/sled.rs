@@ -161,6 +161,18 @@ impl SledJournal {
         Ok(found)
     }
 
+    /// Waits until all that there is to seal is sealed, at most for that long. Whether it is.
+    pub(crate) fn settle(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        while !self.keeper.sealer.is_settled(self.head().seq) {
+            if Instant::now() >= until {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
     /// The last sequence in a segment.
     #[cfg(test)]
     pub(super) fn sealed(&self) -> Sequence {

@@ -91,6 +91,8 @@ async fn an_input_is_a_users_unless_it_says_otherwise_and_a_caller_names_no_plac
     service.run_state(&worker, "idle").await;
     let input = format!("{own}/{worker}/input");
     service.post(&input, &json!({"content": "one"})).await.ok();
+    // One after the other, so that there are two answers.
+    service.rests(&worker, 2).await;
     service.post(&input, &json!({"kind": "system", "content": "two"})).await.ok();
     service
         .post(&input, &json!({"kind": "robot", "content": "x"}))
