@@ -29,6 +29,8 @@ const MESSAGES: usize = 200;
 const BETWEEN_MESSAGES: Duration = Duration::from_millis(20);
 /// The messages take far less; the fleet must not run for ever if they do not.
 const MESSAGES_DEADLINE: Duration = Duration::from_secs(120);
+/// Of the empty requests beside it.
+const BARE_MAX: Duration = Duration::from_secs(8);
 /// What a lease is unless configured.
 const LEASE_SECS: f64 = 60.0;
 
@@ -42,33 +44,35 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<()> {
     println!("external: {} connected agents over {CONNECTIONS} connections", options.workers);
     let service = Service::start(&options.binary, &options.directory, options.lines)?;
     let begun = Instant::now();
-    let mut members = enlist(&service, options.workers + 2)?;
+    let members = enlist(&service, options.workers)?;
     let enlisted = begun.elapsed();
-    let mut client = service.client()?;
-    let connected_at = head(&mut client)?;
-    // Two that are not of the fleet: one asks the other, which waits.
-    let pair = members.split_off(options.workers);
+    // A connection that asks nothing for half a minute is closed, so each look has its own.
+    let head = || head(&mut service.client()?);
+    let connected_at = head()?;
     let agents = members.iter().map(|member| agent(service.address, member)).collect();
     let mut fleet = Fleet::new(service.address, agents, CONNECTIONS, &service.token)?;
     let beginning = Instant::now();
 
     let window = Duration::from_secs_f64(options.seconds);
     let never = AtomicBool::new(false);
-    let bare = fleet.run(Asks::Nothing, window, &never)?;
-    let before = head(&mut client)?;
+    // A few seconds of it tell as much as many.
+    let bare = fleet.run(Asks::Nothing, window.min(BARE_MAX), &never)?;
+    let before = head()?;
     let cpu = machine::cpu_seconds(service.pid());
     let idle = fleet.run(Asks::Inboxes, window, &never)?;
     let cpu = machine::cpu_seconds(service.pid()) - cpu;
-    let written = head(&mut client)? - before;
+    let written = head()? - before;
     polls(report, options, bare, idle, cpu)?;
     report.add(
         Figure::new("external: records by the idle fleet", written as f64, "")
             .target(Target::ValueAtMost(0.0)),
     );
 
+    // Two that are not of the fleet and do not beat: one asks the other, which waits.
+    let pair = enlist(&service, 2)?;
     let (mut hands, fleet_ms) = in_hands(&service, &mut fleet, &pair)?;
     in_hands_figures(report, &mut hands, fleet_ms);
-    let lost = lost(&mut client, connected_at)?;
+    let lost = lost(&mut service.client()?, connected_at)?;
     let watched = beginning.elapsed().as_secs_f64();
     report.add(
         Figure::new("external: missed leases", lost as f64, "")
