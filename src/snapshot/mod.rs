@@ -12,8 +12,8 @@
 //! ```
 //!
 //! A snapshot is a directory with these files, or one file that holds them one behind the other
-//! ([`read`]). The service sends what it has planned ([`plan`]); whoever receives it writes
-//! ([`receive`]). Neither keys that sign nor tokens are sent, and nothing that was erased: an order
+//! (`read`). The service sends what it has planned (`plan`); whoever receives it writes
+//! (`receive`). Neither keys that sign nor tokens are sent, and nothing that was erased: an order
 //! that is recorded is waited for, and one that comes meanwhile makes the whole thing begin again.
 //!
 //! A snapshot on top of an earlier one gets only what that lacks. In a directory, the rest are
