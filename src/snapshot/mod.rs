@@ -109,12 +109,12 @@ pub enum SnapshotError {
     #[error(transparent)]
     Tree(#[from] TreeError),
     /// The file system said no.
-    #[error("{path}: {source}")]
+    #[error("{path}: {error}")]
     Io {
         /// What was being read or written.
         path: PathBuf,
         /// Why not.
-        source: io::Error,
+        error: io::Error,
     },
     /// The file system said no, and it is not known of what.
     #[error(transparent)]
@@ -131,7 +131,7 @@ pub(crate) const CONTENT: &str = "content";
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 pub(crate) fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, SnapshotError> {
-    result.map_err(|source| SnapshotError::Io { path: path.into(), source })
+    result.map_err(|error| SnapshotError::Io { path: path.into(), error })
 }
 
 /// What stands beside a target until it is complete.

@@ -299,7 +299,7 @@ fn send_part<E: From<SnapshotError>>(
                 file
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(source) => return Err(SnapshotError::Io { path, source }.into()),
+            Err(error) => return Err(SnapshotError::Io { path, error }.into()),
         },
     };
     send(line(&part))?;

@@ -94,7 +94,7 @@ impl Snapshot {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     return Err(damaged("is missing"));
                 }
-                Err(source) => return Err(SnapshotError::Io { path, source }),
+                Err(error) => return Err(SnapshotError::Io { path, error }),
             },
         };
         let file = own.as_ref().or(self.file.as_ref()).ok_or_else(|| damaged("is missing"))?;
@@ -111,7 +111,7 @@ impl Snapshot {
             file.read_exact_at(&mut chunk, begin.saturating_add(done)).map_err(
                 |error| match error.kind() {
                     std::io::ErrorKind::UnexpectedEof => damaged("is cut short"),
-                    _ => SnapshotError::Io { path: self.path.clone(), source: error },
+                    _ => SnapshotError::Io { path: self.path.clone(), error },
                 },
             )?;
             hasher.update(&chunk);

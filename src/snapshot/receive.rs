@@ -80,6 +80,8 @@ impl Receiver {
             return Err(SnapshotError::Exists(target.into()));
         }
         let (stage, kind) = (unfinished(target)?, Target::of(target));
+        let dir = parent(target);
+        at(dir, DirBuilder::new().recursive(true).mode(0o700).create(dir))?;
         discard(&stage)?;
         let mut file = None;
         match kind {

@@ -176,7 +176,7 @@ async fn with_snapshots() -> (Service, PathBuf, PathBuf) {
     // A start leaves a checkpoint of the views and tiles.
     service.stop().await;
     service.restart().await;
-    let (dir, file) = (service.root().join("dir"), service.root().join("file.acta"));
+    let (dir, file) = (service.root().join("not/yet/there/dir"), service.root().join("file.acta"));
     create(&service, &dir, &[]).await;
     create(&service, &file, &[]).await;
     service.stop().await;

@@ -24,7 +24,7 @@ pub const PAYLOADS: &str = r#"{"event":"turn_start","data":{"turn":1}}
 fn shell(name: &str, mode: &str, framing: &str, script: &str) -> Value {
     json!({
         "name": name,
-        "exec": {"argv": ["sh", "-c", script], "mode": mode, "framing": framing, "turn_idle_ms": 40, "stop_grace_ms": 300},
+        "exec": {"argv": ["sh", "-c", script], "mode": mode, "framing": framing, "turn_idle_ms": 100, "stop_grace_ms": 300},
     })
 }
 
