@@ -358,7 +358,7 @@ async fn tail_gives_up_where_trying_again_would_not_help() {
         let client = client(fake.clone()).await;
         let mut out = Output::to(io::sink(), Format::Table);
         let tail = tail::run(tail_args("acta tail"), &client, &mut out, pending());
-        let ended = tokio::time::timeout(Duration::from_secs(60), tail).await;
+        let ended = tokio::time::timeout(Duration::from_secs(5), tail).await;
         let asked = fake.asked.lock().len();
         (ended.ok().map(|result| result.unwrap_err().to_string()), asked)
     };
