@@ -23,8 +23,17 @@ pub enum RecordError {
 /// Decides one command, and makes it durable. Blocking.
 pub fn record(log: &Log, core: &mut Core<()>, request: Request) -> Result<Answer, RecordError> {
     let now = Timestamp(jiff::Timestamp::now().as_microsecond());
+    record_at(log, core, request, Moment { now, random: rand::random() })
+}
+
+/// The same at a given moment.
+pub(crate) fn record_at(
+    log: &Log,
+    core: &mut Core<()>,
+    request: Request,
+    moment: Moment,
+) -> Result<Answer, RecordError> {
     let submission = Submission { request, key_checked: Sequence::ZERO, reply: () };
-    let moment = Moment { now, random: rand::random() };
     let waits = core.submit(Box::new(submission), moment);
     debug_assert!(waits.is_none(), "everything before it is durable");
     let Batch { after, blocks, mut decided } = core.take_batch();

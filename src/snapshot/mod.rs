@@ -36,6 +36,8 @@ pub use manifest::{Manifest, Part};
 pub use plan::{Base, Plan, created, settled};
 pub use read::Snapshot;
 pub use receive::{Received, Receiver, Target};
+#[cfg(test)]
+pub(crate) use restore::kept_through;
 pub use restore::{Cut, Staged, stage};
 pub use schedule::{Newest, Schedule, ScheduleOwner};
 pub use verify::{Checked, Passed, verify};

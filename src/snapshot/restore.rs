@@ -243,19 +243,26 @@ fn cut_segments(
 fn add(blocks: &mut Blocks, bytes: Bytes, last: Sequence) -> Result<(), SnapshotError> {
     let block =
         Block::decode(bytes.clone()).map_err(|error| SnapshotError::Damaged(error.to_string()))?;
-    if block.last() <= last {
-        let encoded = EncodedBlock::new(&block, bytes);
-        blocks.push((Arc::new(block), encoded));
-    } else if block.first() <= last {
+    blocks.extend(kept_through(block, bytes, last));
+    Ok(())
+}
+
+/// What a block has up to a record: all of it, its beginning, or nothing.
+pub(crate) fn kept_through(
+    block: Block,
+    bytes: Bytes,
+    last: Sequence,
+) -> Option<(Arc<Block>, EncodedBlock)> {
+    let (block, bytes) = if block.last() <= last {
+        (block, bytes)
+    } else {
         let mut builder = BlockBuilder::new(block.epoch, block.previous);
         let kept = block.records.iter().take_while(|record| record.seq() <= last);
         kept.for_each(|record| builder.push(Arc::clone(record)));
-        if let Some((block, bytes)) = builder.finish() {
-            let encoded = EncodedBlock::new(&block, bytes);
-            blocks.push((Arc::new(block), encoded));
-        }
-    }
-    Ok(())
+        builder.finish()?
+    };
+    let encoded = EncodedBlock::new(&block, bytes);
+    Some((Arc::new(block), encoded))
 }
 
 /// A tree that has read further is of no use.

@@ -1,32 +1,34 @@
 //! The path of a command under faults, one seed a run: random commands, writes that are slow, torn,
-//! refused or of unknown outcome, crashes and restarts, with followers and a dispatch that have to
-//! come through all of it. After each step the invariants of DESIGN §1, 4, 7, 8 and 9 hold, and a
+//! refused or of unknown outcome, crashes and restarts, snapshots and restores, with followers and a
+//! dispatch that have to come through all of it. After each step the invariants of DESIGN §1, 4, 7, 8 and 9 hold, and a
 //! seed gives the same run twice.
 //!
 //! Real are deciding (`Core`), the log with views, index and ring, the read loop and the cursors. A model
 //! stands in for what has threads or processes: for the writer's loop ([`World::commit`], which
 //! goes further than the writer in that it decides behind a batch that is still being
-//! written), for the disk ([`Faulty`]), for dispatch and its backends ([`dispatch`]), and for the
-//! clock. `faults.rs` and the tests of `tests/acta` have the real ones.
+//! written), for the disk ([`Faulty`]), for dispatch and its backends ([`dispatch`]), for the files of a
+//! snapshot ([`restarts`]), and for the clock. `faults.rs` and the tests of `tests/acta` have the real ones.
 //!
 //! `ACTA_SIMULATION_SECONDS=3600 cargo test --lib simulation` runs for longer, from a seed that
 //! it prints; `ACTA_SIMULATION_SEED=7 cargo test --lib simulation` runs one.
 
 mod dispatch;
 mod followers;
+mod invariants;
+mod restarts;
 
-use self::{dispatch::Dispatch, followers::Watcher};
+use self::{dispatch::Dispatch, followers::Watcher, restarts::Snapshot};
 use super::{
     faulty::{Fate, Faulty},
-    history::{LOG, create, make, moment, rebuilt, records, register, request, seen},
+    history::{LOG, create, make, moment, records, register, request, seen},
 };
 use crate::{
-    command::{Ack, Answer, Request},
+    command::Request,
     engine::core::{Batch, Core, Decided, Submission},
     index::Index,
     log::{Contents, Log},
 };
-use acta_events::{Digest, Record, Sequence, WorkerId, sha256};
+use acta_events::{Digest, Sequence, sha256};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -60,6 +62,9 @@ struct World {
     acknowledged: BTreeMap<u64, Digest>,
     watchers: Vec<Watcher>,
     dispatch: Dispatch,
+    snapshots: Vec<Snapshot>,
+    /// Where what all runs begin with ends.
+    setting: u64,
     /// No further faults.
     at_rest: bool,
     /// All that is to be seen from outside, in order.
@@ -94,6 +99,8 @@ impl World {
             acknowledged: BTreeMap::new(),
             watchers,
             dispatch,
+            snapshots: Vec::new(),
+            setting: 0,
             at_rest: true,
             trace: Vec::new(),
         };
@@ -102,6 +109,7 @@ impl World {
             world.give_as_client(request(command));
             world.commit();
         }
+        world.setting = world.log.head().0;
         world.at_rest = false;
         world
     }
@@ -128,7 +136,10 @@ impl World {
             43..50 => self.hand_over(),
             50..70 => self.commit(),
             70..86 => self.follow().await,
-            86..98 => self.dispatch_step().await,
+            86..95 => self.dispatch_step().await,
+            95 => self.take_snapshot(),
+            96 => self.resume_dispatch(),
+            97 => self.restore().await,
             _ => self.crash().await,
         }
     }
@@ -259,18 +270,6 @@ impl World {
         self.dispatch.answered(n);
     }
 
-    /// Whoever hears of a record finds it, then and for ever.
-    fn check_answer(&mut self, answer: &Answer) {
-        match answer {
-            Ok(Ack::Recorded { first, .. }) => {
-                assert!(first.seq() <= self.log.head(), "acknowledged before it was durable");
-                self.acknowledged.insert(first.seq().0, first.digest);
-            }
-            Ok(Ack::Repeated { seq }) => assert!(*seq <= self.log.head()),
-            Ok(Ack::Unchanged { .. }) | Err(_) => {}
-        }
-    }
-
     async fn follow(&mut self) {
         let which = self.dice.random_range(0..self.watchers.len());
         if self.heads(25) {
@@ -281,6 +280,9 @@ impl World {
     }
 
     async fn dispatch_step(&mut self) {
+        if self.log.views().read().lineage.is_paused() {
+            return;
+        }
         self.dispatch.look().await;
         if let Some(command) = self.dispatch.next(&self.log, &mut self.dice).await {
             let request = Request::service(command);
@@ -288,37 +290,6 @@ impl World {
             self.dispatch.gave(n);
             self.give(request);
         }
-    }
-
-    /// The process ends: with what it had in memory, and perhaps in the middle of a write. It
-    /// starts again upon what the disk has.
-    async fn crash(&mut self) {
-        if self.at_rest {
-            return;
-        }
-        self.note("crash".into());
-        let mut lost: Vec<usize> = Vec::new();
-        if let Some(Batch { after, blocks, decided }) = self.in_flight.take() {
-            let encoded: Vec<_> = blocks.into_iter().map(|(_, encoded)| encoded).collect();
-            if !encoded.is_empty() && self.heads(60) {
-                let blocks_written = self.dice.random_range(0..=encoded.len());
-                self.disk.once(Fate::Unknown { blocks_written });
-                drop(self.log.journal().append(after, &encoded));
-            }
-            lost.extend(decided.iter().map(|decided| decided.submission.reply));
-        }
-        lost.extend(self.core.take_batch().decided.iter().map(|decided| decided.submission.reply));
-        lost.extend(self.backlog.drain(..).map(|submission| submission.reply));
-        for n in lost {
-            self.lost(n, false);
-        }
-        self.log.journal().recover().unwrap();
-        (self.log, self.core) = open(&self.disk);
-        for watcher in &mut self.watchers {
-            watcher.resume(&self.log).await;
-        }
-        self.dispatch.restart(&self.log);
-        self.check();
     }
 
     /// No more faults: everything comes to its end.
@@ -331,6 +302,8 @@ impl World {
         while self.in_flight.is_some() || self.core.has_work() || !self.backlog.is_empty() {
             self.commit();
         }
+        self.resume_dispatch();
+        self.commit();
         for _ in 0..10_000 {
             self.dispatch_step().await;
             self.commit();
@@ -344,55 +317,11 @@ impl World {
         }
     }
 
-    /// What holds whenever something may have become durable.
-    fn check(&self) {
-        let records = records(&self.log);
-        assert_eq!(self.log.head().0, records.len() as u64, "all that is durable is shown");
-        let views = self.log.views().read();
-        assert_eq!(views.position(), self.log.head());
-        assert_eq!(views.digests(), rebuilt(&records).digests(), "the views are a fold");
-        drop(views);
-        for (seq, digest) in &self.acknowledged {
-            let found = records.get(*seq as usize - 1).map(|record| record.digest);
-            assert_eq!(found, Some(*digest), "{seq} was acknowledged");
-        }
-        check_order(&records);
-        check_keys(&records);
-        dispatch::check(&records);
-    }
-
     fn digest(&self) -> Digest {
         let records = records(&self.log);
         let seen = self.trace.join("\n");
         let of_records: Vec<u8> = records.iter().flat_map(|record| record.digest.0).collect();
         sha256(&[seen.as_bytes(), &of_records, &self.log.views().read().digest().0])
-    }
-}
-
-/// Sequences and versions without a gap, time that never goes back.
-fn check_order(records: &[Arc<Record>]) {
-    let mut versions: BTreeMap<&WorkerId, u64> = BTreeMap::new();
-    for (n, record) in (1..).zip(records) {
-        assert_eq!(record.seq(), Sequence(n));
-        if let Some(before) = n.checked_sub(2).map(|at| &records[at as usize]) {
-            assert!(before.header.time <= record.header.time, "time goes back at {n}");
-        }
-        if let (Some(worker), Some(version)) = (&record.header.worker, record.header.version) {
-            let last = versions.entry(worker).or_default();
-            *last += 1;
-            assert_eq!(version.0, *last, "the version of {worker} at {n}");
-        }
-    }
-}
-
-/// A key is used once by each actor.
-fn check_keys(records: &[Arc<Record>]) {
-    let mut used = BTreeSet::new();
-    for record in records {
-        if let Some(command) = &record.header.command {
-            let key = (record.header.actor.as_str(), command.key.as_str());
-            assert!(used.insert(key), "{key:?} is used twice");
-        }
     }
 }
 
@@ -471,6 +400,10 @@ fn a_bit_of_everything_happens() {
         "Unknown { blocks_written: 0 }",
         "Unknown { blocks_written: 1 }",
         " true ",
+        "restore up to",
+        "in epoch 2",
+        "log_forked",
+        "dispatch_resumed",
         "worker_input_dispatched",
         "worker_turn_ended",
         "worker_interrupted",

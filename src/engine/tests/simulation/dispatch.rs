@@ -199,12 +199,19 @@ async fn next_input(log: &Arc<Log>, state: &WorkerState) -> Option<Sequence> {
     None
 }
 
-/// An input is dispatched once, after it was accepted, and in order.
+/// An input is dispatched once, after it was accepted, and in order; and between a fork and the word
+/// of an operator nothing is done.
 pub(super) fn check(records: &[Arc<Record>]) {
+    let mut is_paused = false;
     let mut accepted: BTreeMap<&WorkerId, Vec<Sequence>> = BTreeMap::new();
     let mut dispatched: BTreeMap<&WorkerId, Vec<Sequence>> = BTreeMap::new();
     for record in records {
         let header = &record.header;
+        match &header.event {
+            Event::LogForked(_) => is_paused = true,
+            Event::DispatchResumed(_) => is_paused = false,
+            _ => {}
+        }
         let Some(worker) = header.worker.as_ref() else { continue };
         if header.runtime.as_ref().is_none_or(|runtime| runtime.as_str() != RUNTIME) {
             continue;
@@ -212,6 +219,7 @@ pub(super) fn check(records: &[Arc<Record>]) {
         match &header.event {
             Event::WorkerInputAccepted(_) => accepted.entry(worker).or_default().push(record.seq()),
             Event::WorkerInputDispatched(given) => {
+                assert!(!is_paused, "{} is done while dispatch is paused", record.seq());
                 dispatched.entry(worker).or_default().push(given.input);
             }
             _ => {}
