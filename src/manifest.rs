@@ -26,7 +26,7 @@ mod tests;
 
 pub use exec::{Exec, Framing, Mode};
 pub use load::{Loaded, Source};
-pub use read::{ENTRIES_MAX, FILE_BYTES_MAX, ManifestError};
+pub use read::{ENTRIES_MAX, FILE_BYTES_MAX, ManifestError, Problems};
 
 use crate::error::{Rejection, shown};
 use acta_events::{ProfileSelector, TemplateSummary};

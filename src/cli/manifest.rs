@@ -1,8 +1,8 @@
 //! `acta manifest`.
 
 use super::output::{Format, Output};
-use crate::manifest::Manifest;
-use anyhow::{Context as _, Result};
+use crate::manifest::{Manifest, ManifestError, Problems};
+use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use serde_json::json;
 use std::path::PathBuf;
@@ -21,7 +21,15 @@ pub(super) fn run(command: &ManifestCommand, out: &mut Output) -> Result<()> {
     let ManifestCommand::Check { file } = command;
     let path = Manifest::locate(file.as_deref())
         .context("there is no manifest here; name one, as in `acta manifest check FILE`")?;
-    let manifest = Manifest::read(&path)?;
+    let manifest = match Manifest::read(&path) {
+        // Each on a line of its own.
+        Err(ManifestError::Malformed { path, problems: Problems(problems) }) => {
+            let count = problems.len();
+            let told = problems.join("\n  ");
+            bail!("the manifest {} has {count} problem(s):\n  {told}", path.display());
+        }
+        read => read?,
+    };
     let templates = manifest.templates();
     if out.format == Format::Json {
         return out.json(&json!({"path": path, "templates": templates}));

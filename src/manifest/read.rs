@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::{
     collections::BTreeMap,
+    fmt,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -21,6 +22,9 @@ pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// The most entries of a manifest. With a record's header in mind, which lists them all.
 pub const ENTRIES_MAX: usize = 256;
 
+/// How many problems are told on one line.
+const PROBLEMS_SHOWN_MAX: usize = 4;
+
 /// What is quoted of a parser's message, in characters.
 const CAUSE_CHARS_MAX: usize = 240;
 
@@ -28,12 +32,12 @@ const CAUSE_CHARS_MAX: usize = 240;
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// The file cannot be read.
-    #[error("cannot read the manifest {path}: {source}")]
+    #[error("cannot read the manifest {path}: {cause}")]
     Unreadable {
         /// Where it was looked for.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file is larger than a manifest may be.
     #[error("the manifest {path} is larger than {FILE_BYTES_MAX} bytes")]
@@ -42,23 +46,44 @@ pub enum ManifestError {
         path: PathBuf,
     },
     /// The file says something that makes no sense.
-    #[error("the manifest {path} is malformed: {message}")]
+    #[error("the manifest {path} is malformed: {problems}")]
     Malformed {
         /// Where it is.
         path: PathBuf,
-        /// What is wrong, where, and what would be right.
-        message: String,
+        /// What is wrong.
+        problems: Problems,
     },
+}
+
+/// Everything that is wrong with a manifest, in the order of the file: each says what, where, and
+/// what would be right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems(pub Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (shown, further) = self.0.split_at(self.0.len().min(PROBLEMS_SHOWN_MAX));
+        f.write_str(&shown.join("; "))?;
+        if further.is_empty() { Ok(()) } else { write!(f, "; and {} more", further.len()) }
+    }
+}
+
+impl std::error::Error for Problems {}
+
+impl From<String> for Problems {
+    fn from(problem: String) -> Self {
+        Self(vec![problem])
+    }
 }
 
 #[derive(Deserialize)]
 struct Document<'a> {
     #[serde(borrow, default)]
     workspace_templates: Vec<&'a RawValue>,
-    #[serde(default)]
-    default_template: Option<String>,
-    #[serde(default)]
-    profiles: BTreeMap<String, String>,
+    #[serde(borrow, default)]
+    default_template: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    profiles: BTreeMap<String, &'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -76,64 +101,93 @@ struct Entry<'a> {
 impl Manifest {
     /// Reads a manifest from a file.
     pub fn read(path: &Path) -> Result<Self, ManifestError> {
-        let unreadable = |source| ManifestError::Unreadable { path: path.into(), source };
-        let mut text = String::new();
+        let unreadable = |cause| ManifestError::Unreadable { path: path.into(), cause };
+        let mut bytes = Vec::new();
         File::open(path)
-            .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text))
+            .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
             .map_err(unreadable)?;
-        if text.len() as u64 > FILE_BYTES_MAX {
+        if bytes.len() as u64 > FILE_BYTES_MAX {
             return Err(ManifestError::TooLarge { path: path.into() });
         }
-        Self::parse(&text)
-            .map_err(|message| ManifestError::Malformed { path: path.into(), message })
+        let malformed = |problems| ManifestError::Malformed { path: path.into(), problems };
+        match str::from_utf8(&bytes) {
+            Ok(text) => Self::parse(text).map_err(malformed),
+            Err(error) => {
+                let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+                let (line, column) = place(&valid);
+                let what = format!("it is not valid UTF-8 (line {line}, column {column})");
+                Err(malformed(what.into()))
+            }
+        }
     }
 
-    /// Reads a manifest from its text. An error says what is wrong, where, and what would be
-    /// right.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// Reads a manifest from its text.
+    pub fn parse(text: &str) -> Result<Self, Problems> {
         let Object(document) = serde_json::from_str::<Object<Document<'_>>>(text)
             .map_err(|error| located(text, text, &error))?;
         if document.workspace_templates.len() > ENTRIES_MAX {
-            return Err(format!("`workspace_templates` has more than {ENTRIES_MAX} entries"));
+            return Err(format!("`workspace_templates` has more than {ENTRIES_MAX} entries").into());
         }
-        let mut templates = Vec::new();
+        let (mut templates, mut problems) = (Vec::new(), Vec::new());
         for (at, raw) in document.workspace_templates.iter().enumerate() {
-            templates.extend(entry(text, at, raw)?);
+            match entry(text, at, raw) {
+                Ok(template) => templates.extend(template),
+                Err(problem) => problems.push(problem),
+            }
         }
-        let manifest = Self {
+        let mut manifest = Self {
             templates,
-            default_template: trimmed(document.default_template),
-            profiles: document.profiles,
+            default_template: None,
+            profiles: BTreeMap::new(),
             is_fallback: false,
         };
-        manifest.check()?;
-        Ok(manifest)
-    }
-
-    /// Whether what stands for another template names one.
-    fn check(&self) -> Result<(), String> {
-        let mut references: Vec<(String, &str)> = Vec::new();
-        references.extend(
-            self.default_template.iter().map(|name| ("default_template".into(), name.as_str())),
-        );
-        references.extend(
-            self.profiles.iter().map(|(profile, name)| {
-                (format!("profiles[\"{}\"]", shown(profile)), name.as_str())
-            }),
-        );
-        for (field, name) in references {
-            let known = || self.known().join(", ");
-            if name == EXTERNAL {
-                return Err(format!("`{field}` is `external`, which cannot be started here"));
-            }
-            if self.find(name).is_none() {
-                let name = shown(name);
-                return Err(format!("`{field}` is `{name}`, which is none of: {}", known()));
+        // A template that could not be read is not missing.
+        let are_all_known = problems.is_empty();
+        if let Some(raw) = document.default_template {
+            match manifest.reference(text, "default_template", raw, are_all_known) {
+                Ok(name) => manifest.default_template = name,
+                Err(problem) => problems.push(problem),
             }
         }
-        let summaries = self.templates();
-        crate::bundle::refuse_large("the names of the templates", &summaries)
-            .map_err(|refused| refused.message)
+        for (profile, raw) in document.profiles {
+            let field = format!("profiles[\"{}\"]", shown(&profile));
+            match manifest.reference(text, &field, raw, are_all_known) {
+                Ok(name) => manifest.profiles.extend(name.map(|name| (profile, name))),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        let summaries = manifest.templates();
+        if let Err(refused) = crate::bundle::refuse_large("the names of the templates", &summaries)
+        {
+            problems.push(refused.message);
+        }
+        if problems.is_empty() { Ok(manifest) } else { Err(Problems(problems)) }
+    }
+
+    /// The template that is named in the place of another, if one is.
+    fn reference(
+        &self,
+        text: &str,
+        field: &str,
+        raw: &RawValue,
+        are_all_known: bool,
+    ) -> Result<Option<String>, String> {
+        let named: Option<String> = serde_json::from_str(raw.get())
+            .map_err(|error| format!("`{field}`: {}", located(text, raw.get(), &error)))?;
+        let Some(name) = named.as_deref().map(str::trim).filter(|name| !name.is_empty()) else {
+            return Ok(None);
+        };
+        let (line, column) = position(text, raw.get());
+        let wrong = |what: String| {
+            Err(format!("`{field}` is `{}`, {what} (line {line}, column {column})", shown(name)))
+        };
+        if name == EXTERNAL {
+            return wrong("which cannot be started here".into());
+        }
+        if are_all_known && self.find(name).is_none() {
+            return wrong(format!("which is none of: {}", self.known().join(", ")));
+        }
+        Ok(Some(name.to_owned()))
     }
 }
 
@@ -152,12 +206,13 @@ fn entry(text: &str, at: usize, raw: &RawValue) -> Result<Option<Template>, Stri
         return Ok(None);
     }
     let runtime = trimmed(entry.runtime).unwrap_or_else(|| name.clone());
+    let (line, column) = position(text, raw.get());
     for name in [&name, &runtime] {
         if name.chars().nth(ID_CHARS_MAX).is_some() || name.chars().any(char::is_control) {
             let name = shown(name);
             return Err(format!(
                 "entry {number} is called `{name}`; a name has at most {ID_CHARS_MAX} characters, \
-                 none of them a control character"
+                 none of them a control character (line {line}, column {column})"
             ));
         }
     }
@@ -201,7 +256,11 @@ fn located(text: &str, part: &str, error: &serde_json::Error) -> String {
 /// Line and column, from 1, at which `part`, a part of `text`, begins.
 fn position(text: &str, part: &str) -> (usize, usize) {
     let offset = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
-    let before = text.get(..offset).unwrap_or_default();
+    place(text.get(..offset).unwrap_or_default())
+}
+
+/// Line and column, from 1, of what follows this text.
+fn place(before: &str) -> (usize, usize) {
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }

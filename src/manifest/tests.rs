@@ -189,7 +189,7 @@ fn a_malformed_entry_is_named_with_its_place_and_what_would_be_right() {
         let text = format!(
             "{{\"workspace_templates\": [\n  {{\"name\": \"first\"}},\n  {{\"name\": \"bad\", \"exec\": {exec}}}\n]}}"
         );
-        let error = Manifest::parse(&text).expect_err(exec);
+        let error = Manifest::parse(&text).expect_err(exec).to_string();
         assert!(error.starts_with("entry 2 (`bad`), `exec` at line 3, column 27: "), "{error}");
         assert!(error.contains(why), "{error}");
         assert!(error.contains("only `argv` is required"), "{error}");
@@ -221,9 +221,29 @@ fn what_else_is_wrong_with_a_file_is_said() {
         (entries(257), "more than 256"),
         (entries(100), "names of the templates"),
     ] {
-        let error = Manifest::parse(&text).expect_err(why);
+        let error = Manifest::parse(&text).expect_err(why).to_string();
         assert!(error.contains(why), "{error}");
     }
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_each_with_its_place() {
+    let text = "{\"default_template\": \"nope\",\n \"profiles\": {\"p\": 7, \"q\": \"external\"},\n \
+                \"workspace_templates\": [{\"name\": 5},\n  {\"name\": \"a\", \"exec\": {}}]}";
+    let Problems(problems) = Manifest::parse(text).unwrap_err();
+    let starts = [
+        "entry 1: invalid type: integer `5`, expected a string (line 3, column ",
+        "entry 2 (`a`), `exec` at line 4, column 25: missing field `argv`",
+        "`profiles[\"p\"]`: invalid type: integer `7`, expected a string (line 2, column ",
+        "`profiles[\"q\"]` is `external`, which cannot be started here (line 2, column 28)",
+    ];
+    assert_eq!(problems.len(), starts.len(), "{problems:#?}");
+    for (problem, start) in problems.iter().zip(starts) {
+        assert!(problem.starts_with(start), "{problem}");
+    }
+    let text = "{\"default_template\":\n  \"nope\"}";
+    let error = Manifest::parse(text).unwrap_err().to_string();
+    assert!(error.ends_with("none of: external (line 2, column 3)"), "{error}");
 }
 
 #[test]

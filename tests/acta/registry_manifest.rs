@@ -73,15 +73,19 @@ fn check(path: &Path) -> (i32, String, String) {
 fn a_manifest_is_checked_with_line_and_column() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.json");
-    let rows: [(&[u8], &str); 5] = [
+    let rows: [(&[u8], &str); 6] = [
         (b"{\n  \"workspace_templates\": 5}", "line 2, column"),
         (b"", "line 1, column"),
-        (b"\xff\xfe", "valid UTF-8"),
+        (b"{\n \xff\xfe", "valid UTF-8 (line 2, column 2)"),
         (
             b"{\"workspace_templates\": [\n {\"name\": \"a\",\n  \"exec\": {\"argv\": []}}]}",
             "`exec` at line 3, column 11",
         ),
         (b"{\"default_template\": \"nothing\"}", "`default_template` is `nothing`"),
+        (
+            b"{\"default_template\": 1,\n\"workspace_templates\": [7]}",
+            "2 problem(s):\n  entry 1: invalid type: integer",
+        ),
     ];
     for (text, expected) in rows {
         fs::write(&path, text).unwrap();
