@@ -41,7 +41,7 @@ pub(super) async fn run(
         DeliveryCommand::Ls { worker } => {
             let mut items = all(client).await?;
             if let Some(worker) = &worker {
-                items.retain(|item| of(item).starts_with(worker.as_str()));
+                items.retain(|item| of(item).starts_with(bare(worker)));
             }
             match out.format {
                 Format::Json => out.json(&json!({ "deliveries": items })),
@@ -72,6 +72,11 @@ fn is_message(text: &str) -> bool {
     text.strip_prefix("act-").is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
+/// A worker as other commands name it, `external/ID`, by its id.
+fn bare(worker: &str) -> &str {
+    worker.strip_prefix("external/").unwrap_or(worker)
+}
+
 fn of(item: &Value) -> &str {
     item["worker_id"].as_str().unwrap_or_default()
 }
@@ -94,6 +99,7 @@ async fn all(client: &Client) -> anyhow::Result<Vec<Value>> {
 
 /// The messages of a worker that could not be delivered, oldest first.
 async fn of_worker(client: &Client, given: &str) -> anyhow::Result<Vec<String>> {
+    let given = bare(given);
     let items = all(client).await?;
     let exact = items.iter().any(|item| of(item) == given);
     let meant = |item: &&Value| if exact { of(item) == given } else { of(item).starts_with(given) };

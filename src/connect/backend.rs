@@ -140,6 +140,32 @@ pub trait Backend: Send + Sync {
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
+/// Closes a backend once, however often it is asked to.
+pub(super) struct ClosedOnce<'b> {
+    backend: &'b dyn Backend,
+    closed: tokio::sync::OnceCell<()>,
+}
+
+impl<'b> ClosedOnce<'b> {
+    pub(super) fn new(backend: &'b dyn Backend) -> Self {
+        Self { backend, closed: tokio::sync::OnceCell::new() }
+    }
+}
+
+impl Backend for ClosedOnce<'_> {
+    fn handle<'a>(
+        &'a self,
+        request: &'a Request,
+        progress: ProgressSender,
+    ) -> BoxFuture<'a, Result<Response, BackendError>> {
+        self.backend.handle(request, progress)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async { *self.closed.get_or_init(|| self.backend.close()).await })
+    }
+}
+
 /// Makes a backend from its options, without any I/O. The error says what is wrong with them.
 /// It is told whom to believe over TLS.
 pub type Factory = fn(&BackendOptions, &Trust) -> Result<Arc<dyn Backend>, String>;

@@ -19,10 +19,12 @@ mod push;
 mod row;
 mod state;
 mod stream;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 use crate::backend::{LeftoverEnd, end_leftover};
-use backend::Backend;
+use backend::{Backend, ClosedOnce};
 use backoff::Backoff;
 use dispatch::Dispatcher;
 use health::Health;
@@ -85,7 +87,7 @@ impl Stopping {
     }
 }
 
-/// Attaches this process to a worker until it is asked to stop. The backend is closed in the
+/// Attaches this process to a worker until it is asked to stop. The backend is closed once in the
 /// end, however that comes.
 pub async fn run(
     options: &Options,
@@ -93,7 +95,8 @@ pub async fn run(
     backend: &dyn Backend,
     stopping: &Stopping,
 ) -> Result<(), ConnectError> {
-    let result = attached(options, wire, backend, stopping).await;
+    let backend = ClosedOnce::new(backend);
+    let result = attached(options, wire, &backend, stopping).await;
     backend.close().await;
     if result.is_ok() {
         tracing::info!("stopped");

@@ -269,6 +269,8 @@ pub fn router(surface: Arc<Surface>) -> Router {
         .merge(public)
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
+        // Of those that need no token; the others have it already.
+        .method_not_allowed_fallback(error::method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&surface), access::check_host))
         .layer(middleware::from_fn(trace::span))
         .with_state(surface)

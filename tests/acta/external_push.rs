@@ -246,7 +246,8 @@ async fn an_operator_lists_what_was_given_up_and_has_it_delivered_again_in_order
         let path = format!("/v1/deliveries/{id}/retry");
         service.post(&path, &json!({})).await.refused(status, code);
     }
-    let ran = service.command().args(["delivery", "retry", &agent.id]).output().unwrap();
+    let address = format!("external/{}", agent.id);
+    let ran = service.command().args(["delivery", "retry", &address]).output().unwrap();
     assert!(!ran.status.success() && ran.stdout.is_empty(), "{ran:?}");
 }
 

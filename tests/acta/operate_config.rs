@@ -35,6 +35,8 @@ async fn a_flag_wins_over_the_environment_and_the_environment_over_the_file() {
         ("no-auth", "false", "file", Some("acta.toml")),
         ("observer-idle-ms", "30000", "default", None),
         ("data", "./acta-data", "default", None),
+        ("lease-ms", "60000", "default", None),
+        ("host-lease-ms", "60000", "default", None),
     ] {
         let option = &shown["options"][name];
         let seen = (&option["value"], &option["source"], option["place"].as_str());
