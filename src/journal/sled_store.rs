@@ -13,6 +13,8 @@
 //! - A value, *or a whole leaf of its tree*, above a quarter of `segment_size` goes to a file
 //!   in `blobs/` that is never synced. A leaf is split by number of values (16), not by size,
 //!   so with blocks of 64 KiB the default segments of 512 KiB do not do: see [`SEGMENT_BYTES`].
+//! - A read that fails while it opens ends its log there, and it writes over what follows. So the file
+//!   is read through first: see [`read_through`].
 //! - A crash while it writes `snap.*.generating` keeps it from opening; such files are renamed
 //!   to `generating-*.aside` first. They are a cache of what is in the log.
 //! - Nothing of what it creates is synced by directory. That is done after opening.
@@ -26,7 +28,7 @@ use parking_lot::Mutex;
 use std::{
     cell::RefCell,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io,
+    io::{self, Read as _},
     os::unix::fs::DirBuilderExt,
     path::Path,
     sync::{
@@ -37,6 +39,9 @@ use std::{
     time::Duration,
 };
 use zstd::bulk::{Compressor, Decompressor};
+
+/// How much of the file is read at once before sled opens it.
+const READ_AT_ONCE: usize = 256 * 1024;
 
 /// The unit in which sled writes and frees. A quarter of it has to hold the fullest leaf.
 const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
@@ -158,6 +163,7 @@ impl Store {
         }
         set_aside_unfinished_snapshots(dir)?;
         wait_for_lock(&db_path)?;
+        read_through(&db_path)?;
         let config = sled::Config::new()
             .path(dir)
             .mode(sled::Mode::HighThroughput)
@@ -236,6 +242,19 @@ fn flush(db: &sled::Db) -> sled::Result<usize> {
         let _done = done;
         db.flush()
     })
+}
+
+/// Reads a file to its end, if it is there. Where sled cannot read while it opens, it takes its log
+/// to end there, says nothing, and writes over what follows; so it is not let near a file that
+/// cannot be read. What was read here it finds in the page cache.
+fn read_through(path: &Path) -> io::Result<()> {
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    let mut buffer = vec![0; READ_AT_ONCE];
+    while file.read(&mut buffer)? > 0 {}
+    Ok(())
 }
 
 fn opened(opened: Result<sled::Result<sled::Db>, Fault>) -> Result<sled::Db, StoreError> {

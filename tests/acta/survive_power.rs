@@ -131,3 +131,44 @@ async fn it_goes_on_after_errors_of_the_disk() {
     let service = Bare::start(home.path(), &data, &templates()).await;
     nothing_is_lost(service.client(), &acked).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_read_is_no_damage_and_can_be_read_the_next_time() {
+    let (home, at) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let data = at.path().join("data");
+    let disk = Disk::mount(at.path(), Image::default());
+    let mut service = Bare::start(home.path(), &data, &templates()).await;
+    let client = service.client().clone();
+    let mut acked = Acked::new();
+    at_last(&client, &mut acked).await;
+    // A content of this size has a file of its own, which is read whenever it is asked for.
+    let (_, mut body) = bulky(0);
+    body["intent"]["objective"] = "z".repeat(60_000).into();
+    let large = sequence(&client.post("/v1/workers", &body).await.ok());
+    let path = format!("/v1/events?after={}&limit=1", large - 1);
+
+    disk.fail_always(Some(Operation::Read));
+    client.get(&path).await.refused(500, "store_io");
+    assert!(is_ready(&client).await, "commands do not need what was read");
+    at_last(&client, &mut acked).await;
+    disk.fail_always(None);
+    let page = client.get(&path).await.ok();
+    assert!(page.to_string().contains(&"z".repeat(60_000)), "{page}");
+
+    // A start that cannot read says so, and takes nothing away.
+    service.kill9();
+    for nth in 0..6 {
+        disk.fail_once(Operation::Read, nth);
+        drop(Bare::start(home.path(), &data, &templates()).await);
+        disk.fail_always(Some(Operation::Read));
+        let mut service = Bare::start(home.path(), &data, &templates()).await;
+        assert!(service.client.is_none(), "it has read nothing");
+        assert_eq!(service.ended().await.unwrap().code(), Some(1));
+        let said = service.said();
+        assert!(said.contains("os error 5"), "{said}");
+        assert!(!said.contains("panicked") && !said.contains("damaged"), "{said}");
+        disk.fail_always(None);
+    }
+    let service = Bare::start(home.path(), &data, &templates()).await;
+    nothing_is_lost(service.client(), &acked).await;
+}
