@@ -77,6 +77,26 @@ pub(crate) fn peak_memory_mib(pid: u32) -> Result<f64> {
     Ok(kib / 1024.0)
 }
 
+/// What a running process holds: resident MiB, open files, threads, processes below it.
+pub(crate) struct Holdings {
+    pub(crate) memory_mib: f64,
+    pub(crate) files: usize,
+    pub(crate) threads: usize,
+    pub(crate) processes: usize,
+}
+
+pub(crate) fn holdings(pid: u32) -> Result<Holdings> {
+    let kib = read_field(&format!("/proc/{pid}/status"), "VmRSS:");
+    let kib: f64 = kib.trim_end_matches("kB").trim().parse().context("reading VmRSS")?;
+    let count = |what: &str| std::fs::read_dir(format!("/proc/{pid}/{what}")).map(Iterator::count);
+    Ok(Holdings {
+        memory_mib: kib / 1024.0,
+        files: count("fd")?,
+        threads: count("task")?,
+        processes: descendants(pid).len(),
+    })
+}
+
 /// CPU seconds of a running process; the kernel counts in hundredths.
 pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     let stat = read_line(&format!("/proc/{pid}/stat"));

@@ -2,7 +2,7 @@
 //! outside, each beside a bare limit or a baseline of the same run.
 //!
 //! `cargo bench --bench load -- [commands latency output observers audit registry external replay
-//! postgres]`
+//! postgres]`, and by name only `soak`: mixed load with kills, for an hour unless told otherwise.
 //!
 //! Everything is on loopback and on a real disk, every scenario has a deadline, and only
 //! processes started here are ended here.
@@ -24,6 +24,7 @@ mod registry;
 mod replay;
 mod report;
 mod service;
+mod soak;
 mod watchers;
 mod websocket;
 
@@ -54,6 +55,8 @@ enum Scenario {
     Replay,
     /// The PostgreSQL baseline of the commands.
     Postgres,
+    /// Mixed load with kills for an hour; only when named.
+    Soak,
 }
 
 #[derive(Debug, Parser)]
@@ -77,6 +80,12 @@ struct Options {
     /// Lines that the child of the output scenario prints.
     #[arg(long, default_value_t = 5_000_000)]
     lines: u64,
+    /// Length of the soak scenario, in minutes.
+    #[arg(long, default_value_t = 60.0)]
+    minutes: f64,
+    /// How often the soak scenario kills the service, in seconds.
+    #[arg(long, default_value_t = 300.0)]
+    kill_every: f64,
     /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -119,6 +128,9 @@ fn main() -> Result<()> {
 /// Runs the chosen scenarios in turn; one that cannot run is a failed figure and does not keep
 /// the others from running.
 fn run(options: &Options, report: &mut Report) {
+    if options.scenarios.contains(&Scenario::Soak) {
+        soak::run(options, report).unwrap_or_else(|error| report.broken("soak", &error));
+    }
     let mut postgres_rate = None;
     if options.wants(Scenario::Postgres) {
         match postgres::run(options, report) {

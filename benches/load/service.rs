@@ -24,6 +24,8 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const BUSY: &str = "busy";
 /// The child of this template prints the lines of the output scenario.
 pub(crate) const COUNT: &str = "count";
+/// The child of this template says what it is told, for the whole life of its worker.
+pub(crate) const ECHO: &str = "echo";
 
 pub(crate) struct Service {
     child: Child,
@@ -38,6 +40,11 @@ pub(crate) struct Stopped {
 }
 
 impl Stopped {
+    /// Starts a service on it again.
+    pub(crate) fn start(self, binary: &Path, lines: u64) -> Result<Service> {
+        Service::start_in(binary, self.directory, lines)
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }
@@ -135,6 +142,14 @@ impl Service {
         Ok(ids)
     }
 
+    /// Kills the service, and none of its children, and keeps its data directory.
+    pub(crate) fn kill(mut self) -> Result<Stopped> {
+        self.child.kill()?;
+        self.child.wait()?;
+        let directory = self.directory.take().context("stopped twice")?;
+        Ok(Stopped { directory })
+    }
+
     /// Stops the service and keeps its data directory.
     pub(crate) fn stop(mut self) -> Result<Stopped> {
         end(&mut self.child);
@@ -163,11 +178,13 @@ pub(crate) fn head(client: &mut Client) -> Result<u64> {
 
 fn manifest_of(lines: u64) -> Value {
     let entry = |name: &str, argv: Value| json!({"name": name, "exec": {"argv": argv, "mode": "per_input", "framing": "text"}});
+    let echo = json!({"argv": ["cat"], "mode": "session", "framing": "text", "turn_idle_ms": 50});
     json!({
         "default_template": BUSY,
         "workspace_templates": [
             entry(BUSY, json!(["sleep", "100000"])),
             entry(COUNT, json!(["seq", "1", lines.to_string()])),
+            json!({"name": ECHO, "exec": echo}),
         ],
     })
 }
