@@ -7,7 +7,8 @@ use acta_events::{RuntimeId, Sequence, WorkerId};
 use acta_projections::{LocalWorkerState, Projections, WorkerState, WorkerStatus};
 use serde_json::{Value, json};
 
-/// Which workers are shown. The counts are of all that match; the list has at most `limit`.
+/// Which workers are shown. The counts are of all that match; each list has at most `limit`, that of
+/// erased contents too.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// Of this runtime.
@@ -84,6 +85,11 @@ pub fn overview(views: &Projections, wanted: &Wanted) -> Value {
     let cursors = views.cursors.iter().map(
         |(owner, name, state)| json!({"owner": owner, "name": name, "position": state.position}),
     );
+    let redactions = views.redactions.iter().take(wanted.limit).map(|(record, redaction)| {
+        json!({
+            "record": record, "by": redaction.by, "at": redaction.at, "sequence": redaction.seq,
+        })
+    });
     let position = views.position();
     json!({
         "sequence": position,
@@ -96,6 +102,10 @@ pub fn overview(views: &Projections, wanted: &Wanted) -> Value {
         "bundles": bundles.collect::<Vec<_>>(),
         "tokens": tokens.collect::<Vec<_>>(),
         "cursors": cursors.collect::<Vec<_>>(),
+        "redactions": {
+            "total": views.redactions.iter().count(),
+            "items": redactions.collect::<Vec<_>>(),
+        },
         "digest": views.digest(),
         "digests": views.digests(),
     })

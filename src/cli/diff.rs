@@ -1,7 +1,7 @@
 //! `acta diff`: what became of a worker between two moments.
 
 use super::client::{Call, Client, ClientError};
-use super::output::{Format, Ink, Output, cell, cell_at, one_line};
+use super::output::{Format, Ink, Output, cell, cell_at, erased_by, one_line};
 use super::short_ids::resolve_worker;
 use super::{parse_moment, usage};
 use acta_events::WorkerId;
@@ -278,7 +278,8 @@ impl<'a> Printer<'a> {
         let ink = if role == "assistant" { Ink::Agent } else { Ink::Person };
         let speaker = self.out.paint.ink(ink, &speaker).into_owned();
         let number = cell_at(item, "sequence");
-        self.out.line(&format!("  + {number:>4}  {speaker}{}", one_line(&text, TEXT_CHARS_MAX)))
+        let text = [one_line(&text, TEXT_CHARS_MAX), erased_by(&item["redacted"])].join(" ");
+        self.out.line(&format!("  + {number:>4}  {speaker}{}", text.trim()))
     }
 
     fn end(self) -> Result<()> {

@@ -1,7 +1,7 @@
 //! `acta ls`.
 
 use super::client::{Call, Client};
-use super::output::{Format, Output, cell_at, note, one_line, table};
+use super::output::{Format, Output, cell_at, erased_by, note, one_line, table};
 use super::runtime::diagnostics;
 use super::short_ids::ShortIds;
 use super::{parse_moment, usage};
@@ -210,7 +210,7 @@ fn render(what: What, items: &[Value]) -> String {
         .map(|item| {
             let cell = |&(_, path): &Column| match path {
                 "worker_id" => short.shorten(item[path].as_str().unwrap_or_default()).to_owned(),
-                "intent" => intent(&item["intent"]),
+                "intent" => intent(item),
                 _ => cell_at(item, path),
             };
             what.columns().iter().map(cell).collect()
@@ -222,9 +222,13 @@ fn render(what: What, items: &[Value]) -> String {
 
 const INTENT_CHARS_MAX: usize = 48;
 
-fn intent(intent: &Value) -> String {
-    let part = |name: &str| intent[name].as_str();
+fn intent(item: &Value) -> String {
+    let part = |name: &str| item["intent"][name].as_str();
     let kind = part("role").or(part("kind")).unwrap_or_default();
+    let erased = erased_by(&item["redacted"]);
+    if !erased.is_empty() {
+        return format!("{kind}: {erased}");
+    }
     let text = match part("objective").or(part("purpose")) {
         None => kind.to_owned(),
         Some(text) => format!("{kind}: {text}"),

@@ -1,7 +1,7 @@
 //! What is seen of a worker of another service: the frames of its observation, as lines for people
 //! and as the answer to an input.
 
-use super::output::{Ink, Paint, one_line, printable};
+use super::output::{Ink, Paint, erased_by, one_line, printable};
 use super::worker_address::Found;
 use acta_events::cursor::Cursor;
 use anyhow::Context as _;
@@ -43,6 +43,14 @@ impl Payload {
         self.data["turn"].as_u64()
     }
 
+    /// By whose order what is missing here was erased. The order itself, which is the record with
+    /// this sequence, says so in its own words.
+    fn erased(&self, seq: Option<u64>) -> String {
+        let notes = self.data["redacted"].as_array().into_iter().flatten();
+        let notes = notes.filter(|note| seq.is_none() || note["sequence"].as_u64() != seq);
+        erased_by(&Value::Array(notes.cloned().collect()))
+    }
+
     fn segments(&self) -> String {
         let all = self.data["segments"].as_array().into_iter().flatten();
         all.filter_map(|segment| segment["content"].as_str()).collect()
@@ -69,8 +77,13 @@ impl Lines {
     /// The line of an envelope; none if it says nothing new.
     pub(super) fn line(&mut self, envelope: &str) -> anyhow::Result<Option<String>> {
         let Envelope { cursor, payload } = read(envelope)?;
-        let Some((ink, speaker, text)) = self.describe(&payload) else { return Ok(None) };
-        let seq = cursor.parse::<Cursor>().map(|at| at.seq.to_string()).unwrap_or_default();
+        let Some((ink, speaker, mut text)) = self.describe(&payload) else { return Ok(None) };
+        let seq = cursor.parse::<Cursor>().map(|at| at.seq.0).ok();
+        let erased = payload.erased(seq);
+        if !erased.is_empty() {
+            text = [text, erased].join(" ").trim_start().to_owned();
+        }
+        let seq = seq.map(|seq| seq.to_string()).unwrap_or_default();
         let place = format!("{seq:>6}  {}  ", self.worker);
         let mut out = self.paint.ink(Ink::Dim, &place).into_owned();
         match speaker {
@@ -145,6 +158,12 @@ mod tests {
         check("text_delta", json!({"text": "hi\n"}), "     7  berlin/w  agent> hi");
         check("text_done", json!({"text": "hi\n"}), "     7  berlin/w  text complete");
         check("text_done", json!({"text": "whole"}), "     7  berlin/w  agent> whole");
+        let note = json!([{"record": 7, "sequence": 9, "by": "operator", "at": "T"}]);
+        let erased = "     7  berlin/w  user> [redacted by operator at T]";
+        check("user_message", json!({"segments": [], "redacted": note}), erased);
+        let order = json!([{"record": 3, "sequence": 7, "by": "operator", "at": "T"}]);
+        let order = json!({"level": "warn", "message": "3 was erased", "redacted": order});
+        check("alert", order, "     7  berlin/w  warn: 3 was erased");
         let error = json!({"code": "internal", "message": "\u{1b}[2J"});
         check("error", error, "     7  berlin/w  error internal: \\u{1b}[2J");
         check("a_later_one", json!({}), "     7  berlin/w  a later one");

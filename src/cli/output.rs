@@ -216,6 +216,30 @@ pub(super) fn cell_at(value: &Value, path: &str) -> String {
     cell(path.split('.').fold(value, |value, name| &value[name]))
 }
 
+/// How much of the reason of an erasure is shown, in characters.
+const REASON_CHARS_MAX: usize = 240;
+
+/// What stands in the place of a content that is erased: `[redacted by operator at …: why]`, from
+/// the note in a field `redacted`, or for each of several. Empty without any.
+pub(super) fn erased_by(redacted: &Value) -> String {
+    let notes = match redacted {
+        Value::Array(notes) => notes.as_slice(),
+        Value::Null => &[],
+        note => std::slice::from_ref(note),
+    };
+    let told = |note: &Value| {
+        let cell = |path: &str| one_line(&cell_at(note, path), REASON_CHARS_MAX);
+        let (by, at, reason) = (cell("by"), cell("at"), cell("reason"));
+        let first = match cell("repeats.by") {
+            first if first.is_empty() => first,
+            first => format!(", as {first} ordered at {}", cell("repeats.at")),
+        };
+        let why = if reason.is_empty() { reason } else { format!(": {reason}") };
+        format!("[redacted by {by} at {at}{first}{why}]")
+    };
+    notes.iter().map(told).collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,5 +273,21 @@ mod tests {
         );
         assert_eq!(cell_at(&value, "execution.run_state"), "idle");
         assert_eq!(cell_at(&value, "execution.missing.deep"), "");
+    }
+
+    #[test]
+    fn an_erasure_is_told_with_who_when_and_why() {
+        let check = |redacted: Value, expected: &str| assert_eq!(erased_by(&redacted), expected);
+        let note =
+            json!({"record": 3, "sequence": 9, "by": "operator", "at": "T", "reason": "a\nb"});
+        check(note.clone(), "[redacted by operator at T: a b]");
+        check(
+            json!([note, {"by": "x", "at": "U"}]),
+            "[redacted by operator at T: a b] [redacted by x at U]",
+        );
+        let again = json!({"by": "service", "at": "U", "repeats": {"by": "operator", "at": "T"}});
+        check(again, "[redacted by service at U, as operator ordered at T]");
+        check(json!([]), "");
+        check(Value::Null, "");
     }
 }

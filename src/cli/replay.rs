@@ -1,16 +1,18 @@
 //! `acta replay`: rebuilds the views up to a moment and shows them, from a running service or
 //! from the data of a stopped one.
 
+mod orders;
+
 use super::client::{Call, Client};
 use super::output::{Format, Output, cell_at, table};
 use super::progress::Progress;
-use super::rebuild::{StoppedLog, damaged};
+use super::rebuild::StoppedLog;
 use super::tail::parse_type;
 use super::timeline::{RecordView, Timeline};
 use super::{parse_moment, usage};
 use crate::{
     content::ContentStore,
-    journal::{ReadError, ReadLimits},
+    journal::ReadLimits,
     overview::{self, Wanted, overview},
     rendered,
 };
@@ -19,6 +21,7 @@ use acta_projections::{Projections, WorkerStatus};
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use clap::Args;
+use orders::Orders;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use std::path::{Path, PathBuf};
@@ -138,21 +141,20 @@ pub(super) fn run_stopped(args: &ReplayArgs, data: &Path, out: &mut Output) -> R
     let end = End::of(args.to.as_deref(), head)?;
     let mut progress = Progress::new("records", Some(head.0));
     let mut printer = Printer::new(args, out);
+    let orders = if args.events { Some(Orders::of(&stopped)?) } else { None };
     let mut projections = Projections::default();
     'log: while projections.position() < head {
         let limits = ReadLimits { blocks: 64, bytes: 4 << 20 };
-        let blocks = stopped.journal().read(projections.position(), limits);
-        let blocks = blocks.map_err(|error| match error {
-            ReadError::Damaged { .. } => damaged(error.to_string()),
-            other => other.into(),
-        })?;
+        let blocks = orders::read(stopped.journal(), projections.position(), limits)?;
         for record in blocks.iter().flat_map(|block| &block.records) {
             if end.is_before(record) {
                 break 'log;
             }
             projections.apply(record)?;
-            if args.events && printer.wants(record) {
-                printer.print_stored(record, &contents)?;
+            if let Some(orders) = &orders
+                && printer.wants(record)
+            {
+                printer.print_stored(record, &contents, orders)?;
             }
         }
         progress.at(projections.position().0);
@@ -216,18 +218,23 @@ impl<'a> Printer<'a> {
             && args.actor.as_ref().is_none_or(|actor| header.actor == *actor)
     }
 
-    fn print_stored(&mut self, record: &Record, contents: &ContentStore) -> Result<()> {
+    fn print_stored(
+        &mut self,
+        record: &Record,
+        contents: &ContentStore,
+        orders: &Orders<'_>,
+    ) -> Result<()> {
+        let note = orders.note(record.seq())?;
         let content: Option<Bytes> = match record.content.as_ref() {
-            None => None,
-            Some(content) => match &content.body {
+            Some(content) if note.is_none() => match &content.body {
                 ContentBody::Inline { bytes, .. } => Some(bytes.clone()),
                 ContentBody::Erased => None,
                 ContentBody::File => Some(contents.read(content.digest, content.len)?),
             },
+            _ => None,
         };
         let mut text = Vec::new();
-        // The order to erase comes later, as a record of its own.
-        rendered::write(record, content.as_deref(), None, &mut text);
+        rendered::write(record, content.as_deref(), note.as_ref(), &mut text);
         self.print(&String::from_utf8_lossy(&text))
     }
 
@@ -256,7 +263,7 @@ impl<'a> Printer<'a> {
 
 type Table = (&'static str, &'static [(&'static str, &'static str)]);
 
-const TABLES: [Table; 7] = [
+const TABLES: [Table; 8] = [
     (
         "runtimes",
         &[("RUNTIME", "runtime_id"), ("KIND", "kind"), ("STATUS", "status"), ("LABEL", "label")],
@@ -289,6 +296,10 @@ const TABLES: [Table; 7] = [
     ("bundles", &[("BUNDLE", "id"), ("REVISION", "revision"), ("DIGEST", "digest")]),
     ("tokens", &[("TOKEN", "id"), ("ROLE", "role"), ("LABEL", "label"), ("REVOKED", "revoked_at")]),
     ("cursors", &[("OWNER", "owner"), ("CURSOR", "name"), ("POSITION", "position")]),
+    (
+        "redactions",
+        &[("ERASED", "record"), ("BY", "by"), ("AT", "at"), ("ORDER, WITH THE REASON", "sequence")],
+    ),
 ];
 
 fn show(views: &Value, out: &mut Output) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Events as lines for people.
 
-use super::output::{Ink, Paint, one_line, printable};
+use super::output::{Ink, Paint, erased_by, one_line, printable};
 use super::short_ids::ShortIds;
 use acta_events::{
     Event, ExitStatus, InputKind, IntentKind, OutputKind, Role, Sequence, Timestamp, TurnResult,
@@ -28,15 +28,8 @@ pub(super) struct RecordView<'a> {
     data: &'a RawValue,
     content: Option<Value>,
     content_type: Option<String>,
-    redacted: Option<RedactionView>,
-}
-
-/// By whose order a content was erased.
-#[derive(Deserialize)]
-struct RedactionView {
-    by: String,
-    at: Timestamp,
-    reason: Option<String>,
+    /// By whose order its content was erased.
+    redacted: Option<Value>,
 }
 
 /// The command behind a record.
@@ -61,10 +54,7 @@ impl RecordView<'_> {
         if self.content_type.as_deref() != Some("erased") {
             return None;
         }
-        let Some(redacted) = &self.redacted else { return Some("[erased]".into()) };
-        let why = redacted.reason.as_ref().map(|reason| format!(": {reason}"));
-        let why = why.unwrap_or_default();
-        Some(format!("[redacted by {} at {}{why}]", redacted.by, redacted.at))
+        Some(self.redacted.as_ref().map_or_else(|| "[erased]".into(), erased_by))
     }
 
     fn part(&self, name: &str) -> &str {

@@ -1,7 +1,7 @@
 //! `acta transcript`.
 
 use super::client::{Call, Client};
-use super::output::{Format, Ink, Output, cell_at, note, one_line, printable};
+use super::output::{Format, Ink, Output, cell_at, erased_by, note, printable};
 use super::parse_moment;
 use super::worker_address::WorkerAddress;
 use clap::Args;
@@ -102,9 +102,9 @@ fn print(item: &Value, out: &mut Output) -> anyhow::Result<()> {
     let ink = if role == "assistant" { Ink::Agent } else { Ink::Person };
     let indent = " ".repeat(place.chars().count() + speaker.chars().count());
     let mut content = printable(item["content"].as_str().unwrap_or_default()).into_owned();
-    for redacted in item["redacted"].as_array().into_iter().flatten() {
-        let cell = |name| one_line(&cell_at(redacted, name), 240);
-        content += &format!(" [redacted by {} at {}: {}]", cell("by"), cell("at"), cell("reason"));
+    let erased = erased_by(&item["redacted"]);
+    if !erased.is_empty() {
+        content = format!("{content} {erased}");
     }
     let content = content.trim_end_matches('\n').replace('\n', &format!("\n{indent}"));
     let line =

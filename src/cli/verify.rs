@@ -6,7 +6,7 @@ mod remote;
 
 use super::{
     client::Client,
-    output::{Format, Output},
+    output::{Format, Output, erased_by},
     progress::Progress,
 };
 use crate::audit::{
@@ -215,6 +215,16 @@ fn table(verdict: &Verdict, seconds: f64, rate: f64, out: &mut Output) -> Result
     }
     let checkpoints = verdict.checkpoints.len();
     out.line(&format!("views      {}; {checkpoints} stored checkpoints compared", verdict.views))?;
+    for erasure in &verdict.erased {
+        let note = erased_by(&serde_json::to_value(erasure)?);
+        out.line(&format!(
+            "erased     record {}: {note}, in record {}",
+            erasure.record, erasure.sequence
+        ))?;
+    }
+    if verdict.erased_more > 0 {
+        out.line(&format!("erased     and {} more", verdict.erased_more))?;
+    }
     for problem in &verdict.problems {
         let place = match (problem.first, problem.last) {
             (Some(first), Some(last)) if first < last => format!("records {first} to {last}: "),

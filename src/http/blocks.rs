@@ -49,7 +49,9 @@ pub(super) async fn content(caller: Caller, State(app): State<App>, uri: Uri) ->
     let bytes = match found {
         Found::Content(bytes) => bytes,
         Found::Erased => {
-            let message = format!("the content of record {seq} was erased");
+            let by = app.log.note(seq).await?.map(|note| format!(" by {} at {}", note.by, note.at));
+            let by = by.unwrap_or_default();
+            let message = format!("the content of record {seq} was erased{by}");
             return Err(Rejection::new(Code::ContentErased, message));
         }
         Found::Nothing => {

@@ -135,13 +135,17 @@ pub(super) async fn snapshot(
     for item in items(app, now, start, limit, at).await? {
         entries.push(json!(item));
     }
-    if let Some(content) = partial {
-        entries.push(json!({
+    if let Some(Partial { content, redacted }) = partial {
+        let mut entry = json!({
             "worker_ref": address(now),
             "role": TranscriptRole::Assistant,
             "content": content,
             "partial": true,
-        }));
+        });
+        if !redacted.is_empty() {
+            entry["redacted"] = json!(redacted);
+        }
+        entries.push(entry);
     }
     Ok(json!({
         "entries": entries,
@@ -159,12 +163,19 @@ pub(super) async fn snapshot(
     }))
 }
 
+/// Text that was not complete.
+struct Partial {
+    content: String,
+    /// Who erased pieces of it.
+    redacted: Vec<RedactionNote>,
+}
+
 /// Transcript length, whether there was work in hand, and the text that was not complete.
 async fn state_at(
     app: &App,
     now: &WorkerState,
     at: Sequence,
-) -> Result<(u64, bool, Option<String>), ReadFault> {
+) -> Result<(u64, bool, Option<Partial>), ReadFault> {
     let (log, ordinal) = (Arc::clone(&app.log), now.ordinal);
     let marks = blocking(move || {
         let marks = log.index().before(ordinal, at, OPEN_TEXT_MARKS)?;
@@ -172,11 +183,16 @@ async fn state_at(
             matches!(mark.kind, PostingKind::Delta | PostingKind::Other | PostingKind::Item)
         });
         let open: Vec<_> = deltas.filter(|mark| mark.kind == PostingKind::Delta).copied().collect();
-        let mut text = Vec::new();
+        let (mut text, mut erased) = (Vec::new(), Vec::new());
         for logged in log.records_of(&open)?.iter().rev() {
-            text.extend(log.content_blocking(&logged.record)?.unwrap_or_default());
+            match log.content_blocking(&logged.record)? {
+                Some(bytes) => text.extend(bytes),
+                None => erased.push(logged.record.seq()),
+            }
         }
-        let partial = (!open.is_empty()).then(|| String::from_utf8_lossy(&text).into_owned());
+        let content = String::from_utf8_lossy(&text).into_owned();
+        let redacted = log.notes_blocking(&erased)?;
+        let partial = (!open.is_empty()).then_some(Partial { content, redacted });
         Ok((marks.first().copied(), partial))
     })
     .await?;

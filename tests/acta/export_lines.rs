@@ -106,7 +106,7 @@ async fn cloudevents_have_what_the_specification_asks_for_and_lose_nothing() {
         };
         assert_eq!(event.get("subject").and_then(Value::as_str), subject.as_deref());
         assert_eq!(event.get("traceparent"), record.get("trace"));
-        for name in ["data", "content", "content_type", "command", "version"] {
+        for name in ["data", "content", "content_type", "redacted", "command", "version"] {
             assert_eq!(event["data"].get(name), record.get(name), "{name}");
         }
     }

@@ -40,6 +40,7 @@ mod contract_transcript;
 mod contract_workers;
 mod demo;
 mod erase_redact;
+mod erase_shown;
 mod export_lines;
 mod external_create;
 mod external_deployed;

@@ -5,7 +5,7 @@
 
 use acta_events::LogId;
 use anyhow::{Context as _, Result};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 #[derive(Deserialize)]
@@ -26,8 +26,17 @@ struct Record<'a> {
     #[serde(borrow)]
     data: &'a RawValue,
     content_type: Option<&'a str>,
-    #[serde(borrow)]
+    /// Null where it is erased, which is not the same as none.
+    #[serde(borrow, default, deserialize_with = "even_null")]
     content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    redacted: Option<&'a RawValue>,
+}
+
+fn even_null<'de: 'a, 'a, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(value).map(Some)
 }
 
 #[derive(Serialize)]
@@ -60,6 +69,8 @@ struct Data<'a> {
     content_type: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redacted: Option<&'a RawValue>,
 }
 
 /// The CloudEvent of a record of a log.
@@ -86,6 +97,7 @@ pub(super) fn of(record: &str, log: LogId) -> Result<String> {
             data: record.data,
             content_type: record.content_type,
             content: record.content,
+            redacted: record.redacted,
         },
     };
     Ok(serde_json::to_string(&event)?)

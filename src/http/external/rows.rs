@@ -3,7 +3,7 @@
 use super::{super::App, row_id};
 use crate::{
     envelope::{self, Envelope, MESSAGE_SEND},
-    log::ReadFault,
+    log::{ReadFault, RedactionNote},
 };
 use acta_events::{Event, Record, Sequence, Timestamp, WorkerId};
 use acta_projections::External;
@@ -73,6 +73,9 @@ struct Row<'a> {
     /// Of a reply: the message that it answers, by its id with the worker that answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     in_reply_to: Option<String>,
+    /// Who erased the message, or its answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    redacted: Vec<RedactionNote>,
 }
 
 /// One row as JSON; none if the record is no row.
@@ -120,9 +123,16 @@ pub(super) async fn row(
         error_detail: undelivered.map(|undelivered| undelivered.reason.as_str()),
         created_at: header.time,
         in_reply_to,
+        redacted: Vec::new(),
     };
-    if let Some((at, body)) = answer {
+    if content.is_none() {
+        row.redacted.extend(app.log.note(header.seq).await?);
+    }
+    if let Some(Answered { seq, at, body }) = answer {
         row.duration_ms = Some(at.as_millis().saturating_sub(header.time.as_millis()));
+        if body.is_none() {
+            row.redacted.extend(app.log.note(seq).await?);
+        }
         let asked = row.request_body.as_ref().map_or(0, |body| body.get().len());
         // Both together may not fit a page; the question has to.
         let fits = |body: &RawValue| asked + body.get().len() + 4_096 <= PAGE_BYTES_MAX;
@@ -132,14 +142,17 @@ pub(super) async fn row(
     Ok(Some(serde_json::to_vec(&row).unwrap_or_default()))
 }
 
-/// When a message was answered, and what the answer was.
-async fn answered(
-    app: &App,
-    answer: Sequence,
-) -> Result<Option<(Timestamp, Option<Box<RawValue>>)>, ReadFault> {
-    let Some(logged) = app.log.record(answer).await? else { return Ok(None) };
-    let body = app.log.content(&logged.record).await?;
-    Ok(Some((logged.record.header.time, body.and_then(|bytes| raw(&bytes)))))
+/// The answer to a message; without a body if it was erased.
+struct Answered {
+    seq: Sequence,
+    at: Timestamp,
+    body: Option<Box<RawValue>>,
+}
+
+async fn answered(app: &App, seq: Sequence) -> Result<Option<Answered>, ReadFault> {
+    let Some(logged) = app.log.record(seq).await? else { return Ok(None) };
+    let body = app.log.content(&logged.record).await?.and_then(|bytes| raw(&bytes));
+    Ok(Some(Answered { seq, at: logged.record.header.time, body }))
 }
 
 /// JSON as it stands; what is not JSON, as a text.
