@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Blocks go on to behind the last order to erase a content that they are shown without, so that
-//! whatever is erased in it is so by an order that is in it too.
+//! whatever is erased in it is so by an order that is in it too. Whoever writes one begins again
+//! if it comes to hold a content together with the order to erase it.
 //!
 //! Version 1 began with the checkpoint, had blocks with a length of u32 in front and 0 behind the
 //! last, and no contents. It is still read; blocks come in this form from `GET /v1/blocks` too.

@@ -8,22 +8,49 @@ use super::{
 };
 use crate::audit::{ArchiveWriter, Erasures, SignedCheckpoint, read_frame};
 use acta_events::{ContentBody, LogId, Sequence, block::Block};
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::{Buf as _, Bytes};
 use serde::Deserialize;
 use std::{
     collections::BTreeSet,
-    fs::OpenOptions,
-    io::{BufWriter, Write},
+    fs::{File, OpenOptions},
+    io::{BufWriter, Seek as _, Write},
     path::Path,
 };
 
+/// How often an archive is begun again because something in it was erased meanwhile.
+const ATTEMPTS_MAX: u32 = 8;
+
 /// Writes everything that the service has recorded so far, into a new file. Nothing is checked on
-/// the way that `acta verify` would check again.
+/// the way that `acta verify` would check again. Of contents that are erased meanwhile the archive
+/// holds none whose order is in it: one that was written before is a reason to begin again.
 pub(super) async fn export(file: Option<&Path>, client: &Client, out: &mut Output) -> Result<()> {
     let path = file.context("an archive is written to a file; name it")?;
     let file = OpenOptions::new().write(true).create_new(true).open(path);
-    let file = file.with_context(|| format!("{}", path.display()))?;
+    let mut file = file.with_context(|| format!("{}", path.display()))?;
+    for _ in 0..ATTEMPTS_MAX {
+        let (written, size) = write(file, client).await?;
+        file = written;
+        if let Some(size) = size {
+            file.sync_all()?;
+            note(&format!(
+                "{size} records; `acta verify {0} --key KEY` checks them, `acta import {0}` makes \
+                 a data directory of them",
+                path.display()
+            ));
+            return out.flush();
+        }
+        note("a content was erased that was written already; the archive is begun again");
+        file.set_len(0)?;
+        file.rewind()?;
+    }
+    std::fs::remove_file(path)?;
+    bail!("contents are being erased all the time; export again when that is done")
+}
+
+/// Writes an archive from its beginning; the file, and up to where the archive goes. No end of one
+/// that holds a content although the order to erase it is in it too.
+async fn write(file: File, client: &Client) -> Result<(File, Option<Sequence>)> {
     let mut checkpoint = signed(client).await?;
     let log = checkpoint.origin().rsplit('/').next().and_then(|id| id.parse().ok()).map(LogId);
     let log = log.context("the origin of the checkpoint does not end with the id of a log")?;
@@ -43,15 +70,9 @@ pub(super) async fn export(file: Option<&Path>, client: &Client, out: &mut Outpu
         }
         archive.fill(end).await?;
     }
-    let size = archive.position;
+    let size = Some(archive.position).filter(|_| !archive.erasures.has_unheeded());
     let file = archive.writer.finish(checkpoint.text())?.into_inner();
-    file.map_err(|error| error.into_error())?.sync_all()?;
-    note(&format!(
-        "{size} records; `acta verify {0} --key KEY` checks them, `acta import {0}` makes a data \
-         directory of them",
-        path.display()
-    ));
-    out.flush()
+    Ok((file.map_err(|error| error.into_error())?, size))
 }
 
 #[derive(Deserialize)]

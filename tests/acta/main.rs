@@ -39,6 +39,7 @@ mod contract_past;
 mod contract_transcript;
 mod contract_workers;
 mod demo;
+mod erase_race;
 mod erase_redact;
 mod erase_shown;
 mod export_lines;

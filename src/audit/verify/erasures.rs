@@ -2,7 +2,7 @@
 
 use acta_events::{Actor, ContentBody, Event, Record, Sequence, Timestamp};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How many are told of at most; more are counted.
 const TOLD_MAX: usize = 256;
@@ -28,6 +28,10 @@ pub struct Erasure {
 pub(crate) struct Erasures {
     /// Last by first, of records that are erased and have no order so far.
     unordered: BTreeMap<Sequence, Sequence>,
+    /// What was ordered to be erased.
+    ordered: BTreeSet<Sequence>,
+    /// Whether a content was there although it was ordered to be erased later on.
+    unheeded: bool,
     told: Vec<Erasure>,
     more: u64,
 }
@@ -38,13 +42,20 @@ impl Erasures {
         !self.unordered.is_empty()
     }
 
+    /// Whether a content was seen that an order seen later takes away: it was given before that.
+    pub(crate) fn has_unheeded(&self) -> bool {
+        self.unheeded
+    }
+
     pub(crate) fn take_in(&mut self, record: &Record) {
         let body = record.content.as_ref().map(|content| &content.body);
         if body == Some(&ContentBody::Erased) {
             self.add(record.seq());
         }
         let Event::ContentRedacted(redacted) = &record.header.event else { return };
-        self.remove(redacted.sequence);
+        let was_erased = self.remove(redacted.sequence);
+        // Another order for the same content has nothing left to take away.
+        self.unheeded |= self.ordered.insert(redacted.sequence) && !was_erased;
         if self.told.len() >= TOLD_MAX {
             self.more += 1;
             return;
@@ -72,10 +83,11 @@ impl Erasures {
         }
     }
 
-    fn remove(&mut self, seq: Sequence) {
-        let Some((&first, &last)) = self.unordered.range(..=seq).next_back() else { return };
+    /// Whether it was erased, and had no order so far.
+    fn remove(&mut self, seq: Sequence) -> bool {
+        let Some((&first, &last)) = self.unordered.range(..=seq).next_back() else { return false };
         if seq > last {
-            return;
+            return false;
         }
         self.unordered.remove(&first);
         if first < seq {
@@ -84,6 +96,7 @@ impl Erasures {
         if seq < last {
             self.unordered.insert(seq.next(), last);
         }
+        true
     }
 
     /// What is told of, how many more there are, and the ranges without an order.
@@ -102,8 +115,10 @@ mod tests {
         for seq in [3, 4, 5, 6, 9, 12, 13] {
             erasures.add(Sequence(seq));
         }
-        for seq in [4, 9, 13, 100, 1] {
-            erasures.remove(Sequence(seq));
+        for (seq, erased) in
+            [(4, true), (9, true), (13, true), (100, false), (1, false), (4, false)]
+        {
+            assert_eq!(erasures.remove(Sequence(seq)), erased, "{seq}");
         }
         let left: Vec<_> = erasures.unordered.iter().map(|(a, b)| (a.0, b.0)).collect();
         assert_eq!(left, [(3, 3), (5, 6), (12, 12)]);
