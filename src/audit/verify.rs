@@ -16,7 +16,12 @@ use super::{
     proof::leaf_of,
     tree::{Tree, TreeError},
 };
-use crate::{checkpoint::Checkpoints, content::ContentStore};
+use crate::{
+    checkpoint::Checkpoints,
+    content::ContentStore,
+    index::{Comparison, IndexError},
+    log::index_entries,
+};
 use acta_events::{
     ContentBody, Digest, Epoch, LogId, Record, RuntimeId, Sequence, Timestamp, Version, WorkerId,
     block::{Block, genesis},
@@ -88,6 +93,8 @@ pub struct Verdict {
     pub projections: Vec<ProjectionDigest>,
     /// Stored checkpoints of the projections that were compared.
     pub checkpoints: Vec<Sequence>,
+    /// Runs of the index that were compared with the log.
+    pub index_runs: u64,
     /// Contents in files of their own that were read.
     pub contents: u64,
     /// Contents that were erased, with who ordered it.
@@ -133,6 +140,8 @@ pub struct Verification {
     /// Stored checkpoints that are still ahead, the nearest last.
     ahead: Vec<Sequence>,
     compared: Vec<Sequence>,
+    index: Option<Comparison>,
+    index_runs: u64,
     contents: u64,
     erasures: Erasures,
     problems: Vec<Problem>,
@@ -161,11 +170,18 @@ impl Verification {
             stored,
             ahead,
             compared: Vec::new(),
+            index: None,
+            index_runs: 0,
             contents: 0,
             erasures: Erasures::default(),
             problems: Vec::new(),
             untold: 0,
         })
+    }
+
+    /// Compares an index with the log, from the next record on, which is the first.
+    pub fn beside_index(&mut self, index: Comparison) {
+        self.index = Some(index);
     }
 
     /// How far it has come.
@@ -298,6 +314,10 @@ impl Verification {
         if let Err(gap) = self.projections.apply(record) {
             self.damaged(record.seq(), record.seq(), gap.to_string());
         }
+        if let Some(index) = &mut self.index {
+            let (posting, key) = index_entries(record, &self.projections);
+            index.take_in(posting.as_ref(), key.as_ref());
+        }
         while self.ahead.last().is_some_and(|position| *position <= record.seq()) {
             let (Some(position), Some(stored)) = (self.ahead.pop(), &self.stored) else { break };
             let wrong = match stored.load(self.log, position) {
@@ -311,6 +331,23 @@ impl Verification {
                 self.problem(Problem { kind: Kind::Damaged, first: None, last: None, what });
             }
         }
+    }
+
+    /// Tells which runs of the index are not of this log, as far as that can be read without a gap. To
+    /// be called behind the last block.
+    pub fn finish_index(&mut self) -> Result<(), IndexError> {
+        let Some(index) = self.index.take() else { return Ok(()) };
+        let (compared, misfits) = index.finish(self.projections.position(), self.gapless)?;
+        self.index_runs = compared;
+        for misfit in misfits {
+            let what = format!(
+                "the index, its file {} of the records {} to {}: {}. Removing the directory \
+                 `index` of the stopped service costs a replay at its next start, and nothing else",
+                misfit.file, misfit.first, misfit.last, misfit.what
+            );
+            self.problem(Problem { kind: Kind::Damaged, first: None, last: None, what });
+        }
+        Ok(())
     }
 
     /// Compares the log with what was signed, the tiles in a directory with the log, and tells
@@ -369,6 +406,7 @@ impl Verification {
             views: self.projections.digest(),
             projections: self.projections.digests(),
             checkpoints: self.compared,
+            index_runs: self.index_runs,
             contents: self.contents,
             erased,
             erased_more,

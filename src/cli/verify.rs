@@ -215,6 +215,9 @@ fn table(verdict: &Verdict, seconds: f64, rate: f64, out: &mut Output) -> Result
     }
     let checkpoints = verdict.checkpoints.len();
     out.line(&format!("views      {}; {checkpoints} stored checkpoints compared", verdict.views))?;
+    if verdict.index_runs > 0 {
+        out.line(&format!("index      {} runs compared with the log", verdict.index_runs))?;
+    }
     for erasure in &verdict.erased {
         let note = erased_by(&serde_json::to_value(erasure)?);
         out.line(&format!(

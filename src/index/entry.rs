@@ -77,6 +77,12 @@ pub(super) trait Entry: Copy + Send + Sync + 'static {
 
     /// What the entry sorts by.
     fn fence(&self) -> Fence;
+
+    /// The position of its record.
+    fn seq(&self) -> Sequence;
+
+    /// All of it, for a comparison.
+    fn bits(&self) -> [u64; 3];
 }
 
 fn take_byte(bytes: &mut &[u8]) -> Option<u8> {
@@ -166,6 +172,15 @@ impl Entry for Posting {
         fence[12..].copy_from_slice(&self.items.to_be_bytes());
         fence
     }
+
+    fn seq(&self) -> Sequence {
+        self.seq
+    }
+
+    fn bits(&self) -> [u64; 3] {
+        let worker_items = u64::from(self.worker) << 32 | u64::from(self.items);
+        [self.seq.0, worker_items, u64::from(self.kind as u8) << 8 | u64::from(self.run)]
+    }
 }
 
 impl Entry for KeyEntry {
@@ -186,6 +201,15 @@ impl Entry for KeyEntry {
 
     fn fence(&self) -> Fence {
         self.digest
+    }
+
+    fn seq(&self) -> Sequence {
+        self.seq
+    }
+
+    fn bits(&self) -> [u64; 3] {
+        let digest = u128::from_be_bytes(self.digest);
+        [self.seq.0, (digest >> 64) as u64, digest as u64]
     }
 }
 

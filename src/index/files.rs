@@ -91,8 +91,25 @@ impl Chains {
 /// Makes the directory if there is none, chooses the runs in it, and removes what an
 /// interrupted flush or merge left behind. Files that are not of the index stay.
 pub(super) fn settle(dir: &Path) -> Result<Chains, IndexError> {
+    fs::create_dir_all(dir).map_err(|error| IndexError::io(".", error))?;
+    let (chosen, leftover) = look(dir)?;
+    for name in &leftover {
+        fs::remove_file(dir.join(name)).map_err(|error| IndexError::io(name, error))?;
+    }
+    if !leftover.is_empty() {
+        sync(dir)?;
+    }
+    Ok(chosen)
+}
+
+/// The runs in a directory that [`settle`] would choose; none if there is no directory.
+pub(super) fn chosen(dir: &Path) -> Result<Chains, IndexError> {
+    if dir.exists() { look(dir).map(|(chosen, _)| chosen) } else { Ok(Chains::default()) }
+}
+
+/// The runs to open, and the files of the index that are none of them.
+fn look(dir: &Path) -> Result<(Chains, Vec<String>), IndexError> {
     let failed = |error: io::Error| IndexError::io(".", error);
-    fs::create_dir_all(dir).map_err(failed)?;
     let (mut postings, mut keys, mut leftover) = (Vec::new(), Vec::new(), Vec::new());
     for entry in fs::read_dir(dir).map_err(failed)? {
         let Ok(name) = entry.map_err(failed)?.file_name().into_string() else { continue };
@@ -111,13 +128,7 @@ pub(super) fn settle(dir: &Path) -> Result<Chains, IndexError> {
     keys.retain(|run| superseded(&chosen.keys, run));
     leftover.extend(postings.iter().map(RunName::file_name::<Posting>));
     leftover.extend(keys.iter().map(RunName::file_name::<KeyEntry>));
-    for name in &leftover {
-        fs::remove_file(dir.join(name)).map_err(|error| IndexError::io(name, error))?;
-    }
-    if !leftover.is_empty() {
-        sync(dir)?;
-    }
-    Ok(chosen)
+    Ok((chosen, leftover))
 }
 
 /// Makes renames and removals in the directory durable.

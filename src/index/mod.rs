@@ -70,6 +70,7 @@
 //! that are at work in turns) and 405 MB (keys) on disk. Runs below the limit of
 //! 1 MiB halve in size from one to the next, so that all fences stay within a few MiB.
 
+mod compare;
 mod entry;
 mod error;
 mod files;
@@ -87,6 +88,7 @@ mod faults;
 #[allow(clippy::unwrap_used, reason = "a test")]
 mod model;
 
+pub use compare::{Comparison, Misfit};
 pub use entry::{KeyEntry, Posting, PostingKind};
 pub use error::IndexError;
 

@@ -130,6 +130,38 @@ impl<E: Entry> Run<E> {
         Ok(place * FENCES_PER_PAGE + within)
     }
 
+    /// Reads all entries, in order, and checks what look-ups rely upon: that they ascend, and that
+    /// fences are what pages begin with.
+    pub(super) fn each(&self, mut visit: impl FnMut(&E)) -> Result<(), IndexError> {
+        let mut reader = self.reader();
+        let (mut count, mut last, mut group) = (0, None, Vec::new());
+        for page in 0..self.extent.pages {
+            let within = page % FENCES_PER_PAGE;
+            if within == 0 {
+                group = self.group(page / FENCES_PER_PAGE)?;
+            }
+            reader.load(page)?;
+            let first = reader.entries.first().map(Entry::fence);
+            let kept = if self.by_group { page / FENCES_PER_PAGE } else { page } as usize;
+            let is_kept = !self.by_group || within == 0;
+            if group.get(within as usize) != first.as_ref()
+                || (is_kept && self.fences.get(kept) != first.as_ref())
+            {
+                return Err(self.damaged("fences"));
+            }
+            for entry in &reader.entries {
+                let fence = entry.fence();
+                if last.is_some_and(|last| last >= fence) {
+                    return Err(self.damaged("order of entries"));
+                }
+                last = Some(fence);
+                count += 1;
+                visit(entry);
+            }
+        }
+        if count == self.extent.count { Ok(()) } else { Err(self.damaged("number of entries")) }
+    }
+
     /// Reads entries by their place in the run.
     pub(super) fn reader(&self) -> Reader<'_, E> {
         Reader { run: self, entries: Vec::new(), loaded: None }

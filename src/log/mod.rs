@@ -285,8 +285,9 @@ impl Log {
         let mut postings = Vec::with_capacity(block.records.len());
         let mut keys = Vec::new();
         self.views.apply(&block.records, |record, projections| {
-            postings.extend(posting_of(record, projections));
-            keys.extend(key_of(record));
+            let (posting, key) = index_entries(record, projections);
+            postings.extend(posting);
+            keys.extend(key);
         })?;
         self.index.apply(block.first(), block.last(), &postings, &keys)?;
         self.tree.apply(block)?;
@@ -346,6 +347,14 @@ impl CheckpointJob {
             tracing::warn!(%error, %position, "a checkpoint could not be written; the next start replays more");
         }
     }
+}
+
+/// What the index has of a record, with the state that the record led to.
+pub(crate) fn index_entries(
+    record: &Record,
+    projections: &Projections,
+) -> (Option<Posting>, Option<KeyEntry>) {
+    (posting_of(record, projections), key_of(record))
 }
 
 fn posting_of(record: &Record, projections: &Projections) -> Option<Posting> {

@@ -85,6 +85,45 @@ async fn an_intact_log_is_intact_however_it_is_looked_at() {
     assert!(table.ok().contains("intact     records 1 to "), "{table:?}");
 }
 
+/// An entry of the index is altered, and the checksum of its page is made right again.
+#[tokio::test]
+async fn an_index_that_is_not_of_the_log_is_named_and_can_be_removed() {
+    let (mut service, _) = stopped().await;
+    let (home, index) = (service.root().to_owned(), service.data().join("index"));
+    let (code, verdict, _) = verify(&home, &service.data(), &[]).await;
+    assert_eq!((code, &verdict["index_runs"]), (0, &2.into()), "{verdict}");
+    let names = fs::read_dir(&index).unwrap().map(|entry| entry.unwrap().file_name());
+    let names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    let name = names.iter().find(|name| name.starts_with("postings-")).unwrap();
+    let (first, last) = name["postings-".len()..].trim_end_matches(".idx").split_once('-').unwrap();
+    let number = |digits: &str| digits.parse::<u64>().unwrap().to_be_bytes();
+    let mut bytes = fs::read(index.join(name)).unwrap();
+    // What the second entry of the first page is: a piece of text, or a message, or neither.
+    bytes[2 + 5] ^= 1;
+    let mut checksum = crc32fast::Hasher::new();
+    checksum.update(&1_u16.to_be_bytes());
+    for part in [&number(first)[..], &number(last), &[0; 8], &bytes[..4092]] {
+        checksum.update(part);
+    }
+    bytes[4092..4096].copy_from_slice(&checksum.finalize().to_be_bytes());
+    fs::write(index.join(name), &bytes).unwrap();
+    let (code, verdict, said) = verify(&home, &service.data(), &[]).await;
+    assert_eq!(code, 3, "{verdict} {said}");
+    let problems = verdict["problems"].as_array().unwrap();
+    let what = problems[0]["what"].as_str().unwrap();
+    assert_eq!(problems.len(), 1, "{verdict}");
+    let (first, last) = (first.trim_start_matches('0'), last.trim_start_matches('0'));
+    assert!(what.contains(&format!("records {first} to {last}: its entries are not")), "{what}");
+    assert!(what.contains("costs a replay"), "{what}");
+    assert_eq!(verdict["intact_through"], verdict["records"], "it is about no record");
+    fs::remove_dir_all(&index).unwrap();
+    assert_eq!(verify(&home, &service.data(), &[]).await.0, 0);
+    service.restart().await;
+    service.stop().await;
+    let (code, verdict, _) = verify(&home, &service.data(), &[]).await;
+    assert_eq!((code, &verdict["index_runs"]), (0, &2.into()), "it is made anew: {verdict}");
+}
+
 #[tokio::test]
 async fn what_cannot_be_verified_is_no_verdict() {
     let (service, key) = stopped().await;

@@ -10,6 +10,7 @@ use crate::{
     cli::rebuild::StoppedLog,
     content::ContentStore,
     data_dir::DataDirError,
+    index::Comparison,
     journal::{self, Journal, OpenError, ReadError, ReadLimits},
 };
 use acta_events::{LogId, Sequence};
@@ -31,8 +32,10 @@ pub(super) fn verify(path: &Path, args: &VerifyArgs) -> Result<Verdict> {
     let mut verification = Verification::new(data.log_id(), Some(checkpoints))?;
     let (key, mut signed) = signed(&stopped, args, &mut verification)?;
     signed.extend(args.earlier(key.as_ref())?.map(|earlier| ("earlier", earlier)));
+    verification.beside_index(Comparison::open(&data.subpath("index"))?);
     let contents = ContentStore::new(data.content_path());
     let unreadable = read(stopped.journal(), &mut verification, &contents)?;
+    verification.finish_index()?;
     check_segments(path, data.log_id(), &unreadable, &mut verification)?;
     Ok(verification.finish(&signed, Some(&data.subpath(audit::TREE)))?)
 }
