@@ -289,12 +289,11 @@ fn split_record(input: &mut Bytes) -> Result<RecordParts, BlockError> {
         return Err(BlockError::Malformed("a header is longer than headers are"));
     }
     let json = take(input, header_bytes)?;
-    let kind = take(input, 1)?[0];
+    let [kind] = take_array(input)?;
     let content = match kind {
         0 => None,
         1 => {
-            let mut salt = [0; SALT_BYTES];
-            take(input, SALT_BYTES)?.copy_to_slice(&mut salt);
+            let salt = take_array::<SALT_BYTES>(input)?;
             let len = take_u32(input)?;
             if len > INLINE_BYTES_MAX {
                 return Err(BlockError::Malformed("a content is longer than contents here are"));
@@ -304,8 +303,7 @@ fn split_record(input: &mut Bytes) -> Result<RecordParts, BlockError> {
             Some((digest, ContentBody::Inline { salt, bytes }))
         }
         2 | 3 => {
-            let mut digest = [0; 32];
-            take(input, 32)?.copy_to_slice(&mut digest);
+            let digest = take_array::<32>(input)?;
             if kind == 2 {
                 Some((Digest(digest), ContentBody::File))
             } else {
@@ -321,6 +319,13 @@ fn take(input: &mut Bytes, len: usize) -> Result<Bytes, BlockError> {
     if input.len() < len { Err(BlockError::Length) } else { Ok(input.split_to(len)) }
 }
 
+/// Copied, which costs less than another owner of the bytes.
+fn take_array<const BYTES: usize>(input: &mut Bytes) -> Result<[u8; BYTES], BlockError> {
+    let array = *input.first_chunk().ok_or(BlockError::Length)?;
+    input.advance(BYTES);
+    Ok(array)
+}
+
 fn take_u32(input: &mut Bytes) -> Result<usize, BlockError> {
-    Ok(take(input, 4)?.get_u32() as usize)
+    Ok(u32::from_be_bytes(take_array(input)?) as usize)
 }

@@ -17,27 +17,39 @@ pub(crate) fn read(json: &[u8], before: Option<&Header>) -> Option<(Header, Opti
     let mut scan = Scan { rest: std::str::from_utf8(json).ok()? };
     scan.word("{\"seq\":")?;
     let seq = Sequence(scan.number()?);
-    let id = Uuid::try_parse(scan.text(",\"id\":\"")?).ok()?;
-    let time = Timestamp::parse(scan.text(",\"time\":\"")?).ok()?;
-    let kind = scan.text(",\"type\":\"")?;
+    let id = Uuid::try_parse(scan.text_of::<36>(",\"id\":\"")?).ok()?;
+    let time = Timestamp::parse(scan.text_of::<27>(",\"time\":\"")?).ok()?;
+    scan.word(",\"type\":\"")?;
+    let kind = match before.map(|before| before.event.name()) {
+        Some(known) if scan.same(known) => known,
+        _ => scan.quoted()?,
+    };
     scan.word(",\"v\":")?;
     let v = u16::try_from(scan.number()?).ok()?;
-    let runtime = scan.optional(",\"runtime\":\"")?;
-    let runtime =
-        shared(runtime, before.and_then(|b| b.runtime.as_ref()), RuntimeId::as_str, |t| {
-            RuntimeId::parse(t).ok()
-        })?;
-    let worker = scan.optional(",\"worker\":\"")?;
-    let worker = shared(worker, before.and_then(|b| b.worker.as_ref()), WorkerId::as_str, |t| {
-        WorkerId::parse(t).ok()
-    })?;
+    let runtime = match scan.word(",\"runtime\":\"") {
+        None => None,
+        Some(()) => Some(scan.shared(
+            before.and_then(|before| before.runtime.as_ref()),
+            RuntimeId::as_str,
+            |text| RuntimeId::parse(text).ok(),
+        )?),
+    };
+    let worker = match scan.word(",\"worker\":\"") {
+        None => None,
+        Some(()) => Some(scan.shared(
+            before.and_then(|before| before.worker.as_ref()),
+            WorkerId::as_str,
+            |text| WorkerId::parse(text).ok(),
+        )?),
+    };
     let version = match scan.word(",\"version\":") {
         Some(()) => Some(Version(scan.number()?)),
         None => None,
     };
-    let actor = scan.text(",\"actor\":\"")?;
-    let actor =
-        shared(Some(actor), before.map(|b| &b.actor), Actor::as_str, |t| Actor::parse(t).ok())??;
+    scan.word(",\"actor\":\"")?;
+    let actor = scan.shared(before.map(|before| &before.actor), Actor::as_str, |text| {
+        Actor::parse(text).ok()
+    })?;
     let command = scan.command()?;
     let trace = match scan.optional(",\"trace\":\"")? {
         Some(text) => Some(TraceParent::parse(text).ok()?),
@@ -54,26 +66,13 @@ pub(crate) fn read(json: &[u8], before: Option<&Header>) -> Option<(Header, Opti
     Some((header, content))
 }
 
-/// The same value as before, if the text is the same; else a new one, if it is valid.
-#[expect(clippy::option_option, reason = "absent and invalid are different things")]
-fn shared<T: Clone>(
-    text: Option<&str>,
-    before: Option<&T>,
-    as_str: fn(&T) -> &str,
-    parse: impl FnOnce(&str) -> Option<T>,
-) -> Option<Option<T>> {
-    let Some(text) = text else { return Some(None) };
-    match before {
-        Some(before) if as_str(before) == text => Some(Some(before.clone())),
-        _ => parse(text).map(Some),
-    }
-}
-
 struct Scan<'a> {
     rest: &'a str,
 }
 
 impl<'a> Scan<'a> {
+    /// Into its callers, so that words are compared as numbers and not by a call.
+    #[inline(always)]
     fn word(&mut self, word: &str) -> Option<()> {
         self.rest = self.rest.strip_prefix(word)?;
         Some(())
@@ -91,8 +90,51 @@ impl<'a> Scan<'a> {
     }
 
     /// A text without escapes, behind `before`, which ends with its opening quotation mark.
+    #[inline(always)]
     fn text(&mut self, before: &str) -> Option<&'a str> {
         self.word(before)?;
+        self.quoted()
+    }
+
+    /// The same, of a text that almost always has that many bytes and is checked by whoever asks for
+    /// it, so that it need not be searched for its end.
+    #[inline(always)]
+    fn text_of<const BYTES: usize>(&mut self, before: &str) -> Option<&'a str> {
+        self.word(before)?;
+        match self.rest.split_at_checked(BYTES) {
+            Some((text, behind)) if behind.starts_with('"') => {
+                self.rest = &behind[1..];
+                Some(text)
+            }
+            _ => self.quoted(),
+        }
+    }
+
+    /// Whether this text, which needs no escapes, is what comes up to the next quotation mark. It is
+    /// then taken.
+    fn same(&mut self, text: &str) -> bool {
+        let rest = self.rest.strip_prefix(text).and_then(|rest| rest.strip_prefix('"'));
+        rest.is_some_and(|rest| {
+            self.rest = rest;
+            true
+        })
+    }
+
+    /// The same value as before, if the text is the same; else a new one, if it is valid.
+    fn shared<T: Clone>(
+        &mut self,
+        before: Option<&T>,
+        as_str: fn(&T) -> &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        match before {
+            Some(before) if self.same(as_str(before)) => Some(before.clone()),
+            _ => parse(self.quoted()?),
+        }
+    }
+
+    /// A text without escapes, up to its closing quotation mark.
+    fn quoted(&mut self) -> Option<&'a str> {
         let bytes = self.rest.as_bytes();
         let end = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f))?;
         if bytes[end] != b'"' {

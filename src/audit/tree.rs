@@ -197,7 +197,13 @@ impl Tree {
 
     /// Takes in a leaf hash, for a tree that is computed beside a log.
     pub fn push(&self, leaf: Hash) {
-        self.nodes.write().push(leaf);
+        self.push_all([leaf]);
+    }
+
+    /// The same for some of them.
+    pub fn push_all(&self, leaves: impl IntoIterator<Item = Hash>) {
+        let mut nodes = self.nodes.write();
+        leaves.into_iter().for_each(|leaf| nodes.push(leaf));
     }
 
     /// Writes what is not in files yet. Blocking; does nothing without a directory.

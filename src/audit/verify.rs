@@ -28,7 +28,10 @@ use acta_events::{
 };
 use acta_projections::{ProjectionDigest, Projections};
 use serde::Serialize;
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
 use tempfile::TempDir;
 
 /// How many problems are told of at most; more are counted.
@@ -131,7 +134,8 @@ pub struct Verification {
     records: u64,
     /// Nothing is known to be missing or wrong so far, so tree and projections are complete.
     gapless: bool,
-    versions: HashMap<RuntimeId, HashMap<WorkerId, Version>>,
+    /// There are few runtimes, and workers without end.
+    versions: BTreeMap<RuntimeId, HashMap<WorkerId, Version>>,
     projections: Projections,
     tree: Tree,
     tree_flushed: u64,
@@ -162,7 +166,7 @@ impl Verification {
             time: Timestamp(i64::MIN),
             records: 0,
             gapless: true,
-            versions: HashMap::new(),
+            versions: BTreeMap::new(),
             projections: Projections::default(),
             tree: Tree::open(dir.path())?,
             tree_flushed: 0,
@@ -259,6 +263,9 @@ impl Verification {
         self.epoch = block.epoch;
         self.previous = block.digest;
         self.position = last;
+        if self.gapless {
+            self.tree.push_all(block.records.iter().map(|record| leaf_of(record.digest)));
+        }
         for record in &block.records {
             self.records += 1;
             self.look_at(record);
@@ -309,7 +316,6 @@ impl Verification {
     }
 
     fn fold(&mut self, record: &Record) {
-        self.tree.push(leaf_of(record.digest));
         // Sequences were compared, so that there is no gap to be refused.
         if let Err(gap) = self.projections.apply(record) {
             self.damaged(record.seq(), record.seq(), gap.to_string());

@@ -163,15 +163,22 @@ pub(super) struct StoppedLog {
 impl StoppedLog {
     /// Blocking, for as long as it takes to copy the log.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        Self::open_or_tell(path)?.map_err(unopened)
+        Self::open_with(path, SledJournal::open)?.map_err(unopened)
     }
 
-    /// As [`Self::open`], for whoever looks at why the log does not open.
-    pub(super) fn open_or_tell(path: &Path) -> Result<Result<Self, OpenError>> {
+    /// As [`Self::open`], for whoever verifies all of it, and looks at why it does not open.
+    pub(super) fn open_to_verify(path: &Path) -> Result<Result<Self, OpenError>> {
+        Self::open_with(path, SledJournal::open_to_verify)
+    }
+
+    fn open_with(
+        path: &Path,
+        open: impl FnOnce(&DataDir) -> Result<SledJournal, OpenError>,
+    ) -> Result<Result<Self, OpenError>> {
         let data = DataDir::inspect(path)?;
         let copy = copy_log(path)?;
         let copied = DataDir::open(copy.path())?;
-        let opened = SledJournal::open(&copied);
+        let opened = open(&copied);
         Ok(opened.map(|journal| Self { data, journal, _copied: copied, _copy: copy }))
     }
 

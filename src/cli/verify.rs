@@ -1,5 +1,6 @@
 //! `acta verify`: checks a log, or a receipt, without believing whoever has it.
 
+mod ahead;
 pub(super) mod archive;
 mod directory;
 mod remote;
@@ -15,6 +16,10 @@ use crate::audit::{
 use acta_events::Sequence;
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeVal,
+};
 use reqwest::Url;
 use serde_json::json;
 use std::{
@@ -166,6 +171,7 @@ pub(super) fn print(verdict: &Verdict, begun: Instant, out: &mut Output) -> Resu
             let mut value = serde_json::to_value(verdict)?;
             value["seconds"] = seconds.into();
             value["records_per_second"] = rate.into();
+            value["cpu_seconds"] = cpu_seconds().into();
             value["intact"] = verdict.worst().is_none().into();
             out.json(&value)?;
         }
@@ -195,11 +201,20 @@ pub(super) fn unverified(verdict: &Verdict) -> Option<anyhow::Error> {
     Some(unverified.into())
 }
 
+/// The processor time of this process so far, all of its threads together.
+fn cpu_seconds() -> f64 {
+    let usage = getrusage(UsageWho::RUSAGE_SELF);
+    let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    usage.map_or(0.0, |usage| seconds(usage.user_time()) + seconds(usage.system_time()))
+}
+
 fn table(verdict: &Verdict, seconds: f64, rate: f64, out: &mut Output) -> Result<()> {
     out.line(&format!("log        {}", verdict.log_id))?;
     out.line(&format!(
-        "records    {} in {seconds:.3} s, {rate:.0}/s; {} contents in files",
-        verdict.records, verdict.contents
+        "records    {} in {seconds:.3} s, {rate:.0}/s, {:.3} s of processor time; {} contents in files",
+        verdict.records,
+        cpu_seconds(),
+        verdict.contents
     ))?;
     out.line(&format!("tree       {} at {}", verdict.root, verdict.size))?;
     for held in &verdict.signed {

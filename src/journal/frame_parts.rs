@@ -22,13 +22,22 @@
 //! `v` is a number, seven bits to a byte, the lowest first. [`split`] gives only what [`join`] makes the same
 //! bytes of; whatever else blocks may have in them is stored as it is.
 
+mod text;
+mod versions;
+
 use crate::varint;
 use acta_events::{
     Timestamp,
     block::{BLOCK_FORMAT, BLOCK_HEADER_BYTES},
     record::SALT_BYTES,
 };
-use std::collections::HashMap;
+use memchr::memmem::Finder;
+use std::sync::LazyLock;
+use text::{
+    decimal_len, hex_pair, number_behind, plain_len, put_decimal, put_hex, split_behind, take,
+    take_array, unhex, unzigzag, zigzag,
+};
+use versions::Versions;
 
 const BLOCK_START: [u8; 8] = {
     let format = BLOCK_FORMAT.to_be_bytes();
@@ -45,10 +54,13 @@ const KIND: u8 = 0x10;
 const SEQ_KEY: &str = r#"{"seq":"#;
 const ID_KEY: &str = r#","id":""#;
 const TIME_KEY: &str = r#"","time":""#;
-const WORKER_KEY: &str = r#","worker":""#;
-const VERSION_KEY: &str = r#","version":"#;
-const LENGTH_KEY: &str = r#","content":{"len":"#;
-const FINGERPRINT_KEY: &str = r#""fingerprint":""#;
+
+/// Looks for the field of a header. Made once: that takes longer than one search.
+type Field = LazyLock<Finder<'static>>;
+static WORKER_FIELD: Field = LazyLock::new(|| Finder::new(r#","worker":""#));
+static VERSION_FIELD: Field = LazyLock::new(|| Finder::new(r#","version":"#));
+static LENGTH_FIELD: Field = LazyLock::new(|| Finder::new(r#","content":{"len":"#));
+static FINGERPRINT_FIELD: Field = LazyLock::new(|| Finder::new(r#""fingerprint":""#));
 
 /// The parts of some blocks.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -82,8 +94,7 @@ struct State {
     trailer: Option<[u8; DIGEST_BYTES]>,
     /// Of the record before.
     time_us: i64,
-    /// The newest version of each worker.
-    versions: HashMap<Vec<u8>, u64>,
+    versions: Versions,
 }
 
 impl Parts {
@@ -141,17 +152,17 @@ impl Parts {
 
     /// What tokens leave out goes to `raw` in the order of the tokens.
     fn add_header(&mut self, header: &str, seq: u64, content: Option<usize>, state: &mut State) {
-        let mut rest = header;
+        let mut rest = header.as_bytes();
         if let Some((time_us, digits, len)) = usual_prefix(header, seq) {
             self.text.push(PREFIX);
             varint::put(zigzag(time_us.wrapping_sub(state.time_us)), &mut self.raw);
             self.raw.extend_from_slice(&digits);
             state.time_us = time_us;
-            rest = &header[len..];
+            rest = &rest[len..];
         }
-        if let Some((before, number, after)) = number_behind(rest, VERSION_KEY) {
+        if let Some((before, number, after)) = number_behind(rest, &VERSION_FIELD) {
             let known = state.expected_version(before, number);
-            self.text.extend_from_slice(before.as_bytes());
+            self.text.extend_from_slice(before);
             if known {
                 self.text.push(VERSION);
                 rest = after;
@@ -159,29 +170,29 @@ impl Parts {
                 rest = &rest[before.len()..];
             }
         }
-        if let Some((before, digits)) = split_behind(rest, FINGERPRINT_KEY)
+        if let Some((before, digits)) = split_behind(rest, &FINGERPRINT_FIELD)
             && let Some(fingerprint) = digits.get(..64).and_then(unhex::<32>)
         {
-            self.text.extend_from_slice(before.as_bytes());
+            self.text.extend_from_slice(before);
             self.text.push(FINGERPRINT);
             self.raw.extend_from_slice(&fingerprint);
             rest = &digits[64..];
         }
-        if let Some((before, number, after)) = number_behind(rest, LENGTH_KEY)
+        if let Some((before, number, after)) = number_behind(rest, &LENGTH_FIELD)
             && content.is_some_and(|len| len as u64 == number)
         {
-            self.text.extend_from_slice(before.as_bytes());
+            self.text.extend_from_slice(before);
             self.text.push(LENGTH);
             rest = after;
         }
-        self.text.extend_from_slice(rest.as_bytes());
+        self.text.extend_from_slice(rest);
     }
 }
 
 impl State {
     /// Whether the version that follows this beginning of a header is the expected one. Remembers it.
-    fn expected_version(&mut self, before: &str, version: u64) -> bool {
-        let Some(worker) = worker_in(before.as_bytes()) else { return false };
+    fn expected_version(&mut self, before: &[u8], version: u64) -> bool {
+        let Some(worker) = worker_in(before) else { return false };
         match self.versions.get_mut(worker) {
             Some(known) => {
                 let expected = known.checked_add(1) == Some(version);
@@ -189,7 +200,7 @@ impl State {
                 expected
             }
             None => {
-                self.versions.insert(worker.to_vec(), version);
+                self.versions.insert(worker, version);
                 false
             }
         }
@@ -205,7 +216,7 @@ fn usual_prefix(header: &str, seq: u64) -> Option<(i64, [u8; 10], usize)> {
     let time_len = header.get(time_at..)?.find('"')?;
     let time = Timestamp::parse(&header[time_at..time_at + time_len]).ok()?;
     let digits: String = id.get(15..)?.chars().filter(|digit| *digit != '-').collect();
-    let digits = unhex::<10>(&format!("{digits}0"))?;
+    let digits = unhex::<10>(format!("{digits}0").as_bytes())?;
     let len = time_at + time_len + 1;
     let mut expected = Vec::with_capacity(len);
     put_prefix(seq, time.0, &digits, &mut expected)?;
@@ -215,15 +226,24 @@ fn usual_prefix(header: &str, seq: u64) -> Option<(i64, [u8; 10], usize)> {
 fn put_prefix(seq: u64, time_us: i64, digits: &[u8; 10], out: &mut Vec<u8>) -> Option<()> {
     use std::io::Write as _;
     let ms = u64::try_from(Timestamp(time_us).as_millis()).ok()?;
-    let (high, low) = (u32::try_from(ms >> 16).ok()?, ms & 0xffff);
-    write!(out, "{SEQ_KEY}{seq}{ID_KEY}{high:08x}-{low:04x}-7").ok()?;
+    let (high, low) = (u32::try_from(ms >> 16).ok()?, (ms & 0xffff) as u16);
+    out.extend_from_slice(SEQ_KEY.as_bytes());
+    put_decimal(seq, out);
+    out.extend_from_slice(ID_KEY.as_bytes());
+    put_hex(&high.to_be_bytes(), out);
+    out.push(b'-');
+    put_hex(&low.to_be_bytes(), out);
+    out.extend_from_slice(b"-7");
     // 19 digits, so the last of the 20 is none.
-    let mut hex = Vec::with_capacity(20);
-    put_hex(digits, &mut hex);
+    let mut hex = [0; 20];
+    for (pair, byte) in hex.chunks_exact_mut(2).zip(digits) {
+        pair.copy_from_slice(&hex_pair(*byte));
+    }
     for part in [&hex[..3], b"-", &hex[3..7], b"-", &hex[7..19]] {
         out.extend_from_slice(part);
     }
-    write!(out, "{TIME_KEY}{}\"", Timestamp(time_us)).ok()
+    out.extend_from_slice(TIME_KEY.as_bytes());
+    write!(out, "{}\"", Timestamp(time_us)).ok()
 }
 
 /// Puts blocks together again, at most `len_max` bytes of them. None for parts that no blocks are taken
@@ -279,10 +299,11 @@ impl Input<'_> {
         let len_at = out.len();
         out.extend_from_slice(&[0; 4]);
         let header_at = out.len();
+        let mut has_version = false;
         // Where the length of the content belongs, which is told behind the header.
         let mut length_at = None;
         let kind = loop {
-            let plain = self.text.iter().position(|byte| *byte < 0x20)?;
+            let plain = plain_len(self.text)?;
             out.extend_from_slice(take(&mut self.text, plain)?);
             match *take_array(&mut self.text)? {
                 [PREFIX] => {
@@ -293,14 +314,20 @@ impl Input<'_> {
                 [VERSION] => {
                     let known = state.versions.get_mut(worker_in(&out[header_at..])?)?;
                     *known = known.checked_add(1)?;
-                    out.extend_from_slice(known.to_string().as_bytes());
+                    put_decimal(*known, out);
+                    has_version = true;
                 }
-                [LENGTH] => length_at = Some(out.len()),
+                [LENGTH] => match self.length_ahead() {
+                    Some(len) => put_decimal(len, out),
+                    None => length_at = Some(out.len()),
+                },
                 [FINGERPRINT] => put_hex(take_array::<32>(&mut self.raw)?, out),
                 [kind] => break kind.checked_sub(KIND)?,
             }
         };
-        self.remember_version(header_at, state, out);
+        if !has_version {
+            self.remember_version(header_at, state, out);
+        }
         let (salt, content) = match kind {
             0 => (&[][..], &[][..]),
             1 => {
@@ -325,10 +352,16 @@ impl Input<'_> {
         Some(())
     }
 
+    /// The length of the content, if nothing but the end of the header is in front of it.
+    fn length_ahead(&self) -> Option<u64> {
+        let kind = self.text.get(plain_len(self.text)?)?;
+        let mut behind_salt = self.raw.get(SALT_BYTES..).filter(|_| *kind == KIND + 1)?;
+        varint::take(&mut behind_salt)
+    }
+
     /// A version that stood in the header in digits, as [`Parts::add_header`] remembered it.
     fn remember_version(&self, header_at: usize, state: &mut State, out: &[u8]) {
-        let Ok(header) = std::str::from_utf8(&out[header_at..]) else { return };
-        if let Some((before, version, _)) = number_behind(header, VERSION_KEY) {
+        if let Some((before, version, _)) = number_behind(&out[header_at..], &VERSION_FIELD) {
             state.expected_version(before, version);
         }
     }
@@ -336,72 +369,9 @@ impl Input<'_> {
 
 /// The worker of a header, or of the beginning of one.
 fn worker_in(header: &[u8]) -> Option<&[u8]> {
-    let key = WORKER_KEY.as_bytes();
-    let at = header.windows(key.len()).position(|window| window == key)? + key.len();
+    let at = WORKER_FIELD.find(header)? + WORKER_FIELD.needle().len();
     let len = header[at..].iter().position(|byte| *byte == b'"')?;
     Some(&header[at..at + len])
-}
-
-/// What stands up to the end of a key, and what behind it.
-fn split_behind<'a>(text: &'a str, key: &str) -> Option<(&'a str, &'a str)> {
-    text.find(key).map(|at| text.split_at(at + key.len()))
-}
-
-/// The same, with the number behind the key taken off.
-fn number_behind<'a>(text: &'a str, key: &str) -> Option<(&'a str, u64, &'a str)> {
-    let (before, rest) = split_behind(text, key)?;
-    let len = rest.bytes().take_while(u8::is_ascii_digit).count();
-    let number: u64 = rest[..len].parse().ok()?;
-    (decimal_len(number) == len).then_some((before, number, &rest[len..]))
-}
-
-fn decimal_len(number: u64) -> usize {
-    number.checked_ilog10().map_or(1, |log| log as usize + 1)
-}
-
-fn unhex<const N: usize>(digits: &str) -> Option<[u8; N]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let digits = digits.as_bytes();
-    if digits.len() != 2 * N {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(bytes)
-}
-
-fn put_hex(bytes: &[u8], out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        out.push(DIGITS[usize::from(byte >> 4)]);
-        out.push(DIGITS[usize::from(byte & 15)]);
-    }
-}
-
-fn zigzag(number: i64) -> u64 {
-    ((number << 1) ^ (number >> 63)).cast_unsigned()
-}
-
-fn unzigzag(number: u64) -> i64 {
-    (number >> 1).cast_signed() ^ -(number & 1).cast_signed()
-}
-
-fn take<'a>(input: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
-    let (taken, rest) = input.split_at_checked(len)?;
-    *input = rest;
-    Some(taken)
-}
-
-fn take_array<'a, const N: usize>(input: &mut &'a [u8]) -> Option<&'a [u8; N]> {
-    let (taken, rest) = input.split_first_chunk()?;
-    *input = rest;
-    Some(taken)
 }
 
 #[cfg(test)]

@@ -104,7 +104,13 @@ impl SledJournal {
         Self::open_on(data, Arc::new(RealDisk), VERIFIED_RECORDS, SealLimits::default())
     }
 
-    /// Only tests give another disk, verify less, or seal earlier.
+    /// As [`Self::open`], for whoever reads and verifies all of it: only its end is looked at, which has
+    /// to be what HEAD names. What is damaged before it is told by reading it.
+    pub fn open_to_verify(data: &DataDir) -> Result<Self, OpenError> {
+        Self::open_on(data, Arc::new(RealDisk), 1, SealLimits::default())
+    }
+
+    /// Only tests give another disk, or seal earlier.
     pub(super) fn open_on(
         data: &DataDir,
         disk: Arc<dyn Disk>,
@@ -226,13 +232,13 @@ impl SledJournal {
                 continue;
             }
             bytes = bytes.saturating_add(stored.len());
-            let full = blocks.len() >= limits.blocks || bytes > limits.bytes;
-            if block.first() > head.seq || (full && !blocks.is_empty()) {
+            if block.first() > head.seq || (bytes > limits.bytes && !blocks.is_empty()) {
                 return Ok(blocks);
             }
             let last = block.last();
             blocks.push(Arc::new(block));
-            if last >= head.seq {
+            // Looking whether one more would fit costs as much as reading it.
+            if last >= head.seq || blocks.len() >= limits.blocks || bytes >= limits.bytes {
                 return Ok(blocks);
             }
         }
