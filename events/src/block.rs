@@ -22,7 +22,9 @@
 use crate::{
     Digest,
     ids::{Epoch, LogId, Sequence},
-    record::{ContentBody, HEADER_BYTES_MAX, INLINE_BYTES_MAX, Record, RecordError, SALT_BYTES},
+    record::{
+        ContentBody, HEADER_BYTES_MAX, Header, INLINE_BYTES_MAX, Record, RecordError, SALT_BYTES,
+    },
     sha256,
 };
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -196,57 +198,77 @@ impl Block {
 
     /// Reads a block and verifies it against its own digest. That it follows the block before
     /// it is for the caller to check, with [`Block::previous`].
-    pub fn decode(mut input: Bytes) -> Result<Self, BlockError> {
-        if input.len() < BLOCK_HEADER_BYTES + TRAILER_BYTES {
-            return Err(BlockError::Length);
-        }
-        let mut hasher = Sha256::new_with_prefix(&input[..BLOCK_HEADER_BYTES]);
-        let mut trailer = input.split_off(input.len() - TRAILER_BYTES);
-        let head = decode_header(&mut input)?;
-        if head.count as usize > input.len() / RECORD_BYTES_MIN {
-            return Err(BlockError::Malformed("it counts more records than it can hold"));
-        }
-        let mut parts = Vec::with_capacity(head.count as usize);
-        for _ in 0..head.count {
-            parts.push(split_record(&mut input)?);
-        }
-        if input.has_remaining() {
-            return Err(BlockError::Length);
-        }
+    pub fn decode(input: Bytes) -> Result<Self, BlockError> {
+        let Matched { head, digest, parts } = matched(input)?;
         let mut records: Vec<Arc<Record>> = Vec::with_capacity(parts.len());
-        let mut failed = None;
-        for (seq, (json, content)) in (head.first.0..).zip(parts) {
-            let seq = Sequence(seq);
-            // Whether the bytes are damaged or merely not understood is told by the block
-            // digest, so it is computed over all records in any case.
-            let digest =
-                crate::record::digest_of(&json, content.as_ref().map(|(digest, _)| *digest));
-            hasher.update(digest.0);
+        for (seq, part) in (head.first.0..).zip(parts) {
             let before = records.last().map(|record| &record.header);
-            match Record::decode(json, content, digest, before) {
-                Ok(record) => {
-                    if record.seq() != seq {
-                        failed.get_or_insert(BlockError::Malformed(
-                            "a record's sequence is not its place",
-                        ));
-                    }
-                    records.push(Arc::new(record));
-                }
-                Err(source) => {
-                    failed.get_or_insert(BlockError::Record { seq, source });
-                }
-            }
+            records.push(Arc::new(understood(Sequence(seq), part, before)?));
         }
-        let digest = Digest(hasher.finalize().into());
-        let mut stored = [0; 32];
-        trailer.copy_to_slice(&mut stored);
-        if digest.0 != stored {
-            return Err(BlockError::Digest);
-        }
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(Self { epoch: head.epoch, previous: head.previous, digest, records }),
-        }
+        Ok(Self { epoch: head.epoch, previous: head.previous, digest, records })
+    }
+
+    /// Some of the records of a block, in order. The block is verified against its own digest as
+    /// a whole, but only these records are understood, which is most of the work.
+    pub fn decode_some(
+        input: Bytes,
+        wanted: impl Fn(Sequence) -> bool,
+    ) -> Result<Vec<Arc<Record>>, BlockError> {
+        let Matched { head, parts, .. } = matched(input)?;
+        let parts = (head.first.0..).map(Sequence).zip(parts);
+        let wanted = parts.filter(|(seq, _)| wanted(*seq));
+        wanted.map(|(seq, part)| understood(seq, part, None).map(Arc::new)).collect()
+    }
+}
+
+/// The stored parts of a block that matches its digest.
+struct Matched {
+    head: Head,
+    digest: Digest,
+    /// Of each record, with its digest.
+    parts: Vec<(RecordParts, Digest)>,
+}
+
+/// Takes a block apart and compares it with its digest. Whether its bytes are damaged or merely
+/// not understood is told by that alone.
+fn matched(mut input: Bytes) -> Result<Matched, BlockError> {
+    if input.len() < BLOCK_HEADER_BYTES + TRAILER_BYTES {
+        return Err(BlockError::Length);
+    }
+    let mut hasher = Sha256::new_with_prefix(&input[..BLOCK_HEADER_BYTES]);
+    let mut trailer = input.split_off(input.len() - TRAILER_BYTES);
+    let head = decode_header(&mut input)?;
+    if head.count as usize > input.len() / RECORD_BYTES_MIN {
+        return Err(BlockError::Malformed("it counts more records than it can hold"));
+    }
+    let mut parts = Vec::with_capacity(head.count as usize);
+    for _ in 0..head.count {
+        let part = split_record(&mut input)?;
+        let content = part.1.as_ref().map(|(digest, _)| *digest);
+        let digest = crate::record::digest_of(&part.0, content);
+        hasher.update(digest.0);
+        parts.push((part, digest));
+    }
+    if input.has_remaining() {
+        return Err(BlockError::Length);
+    }
+    let digest = Digest(hasher.finalize().into());
+    let mut stored = [0; 32];
+    trailer.copy_to_slice(&mut stored);
+    if digest.0 == stored { Ok(Matched { head, digest, parts }) } else { Err(BlockError::Digest) }
+}
+
+fn understood(
+    seq: Sequence,
+    ((json, content), digest): (RecordParts, Digest),
+    before: Option<&Header>,
+) -> Result<Record, BlockError> {
+    let record = Record::decode(json, content, digest, before)
+        .map_err(|source| BlockError::Record { seq, source })?;
+    if record.seq() == seq {
+        Ok(record)
+    } else {
+        Err(BlockError::Malformed("a record's sequence is not its place"))
     }
 }
 

@@ -13,6 +13,8 @@ pub struct Timestamp(pub i64);
 #[error("a time is written as in 2026-11-20T19:14:00Z (RFC 3339)")]
 pub struct TimestampParseError;
 
+const DAY_US: i64 = 24 * 3_600 * 1_000_000;
+
 impl Timestamp {
     /// Milliseconds since the Unix epoch.
     pub fn as_millis(self) -> i64 {
@@ -68,8 +70,47 @@ impl Timestamp {
     }
 }
 
+impl Timestamp {
+    /// The text form of a time between 1970 and 9998.
+    fn text(self) -> Option<[u8; 27]> {
+        let (days, of_day) = (self.0.div_euclid(DAY_US), self.0.rem_euclid(DAY_US));
+        // Counted from the first of March of the year 0, so that leap days end years.
+        let days = u64::try_from(days).ok()? + 719_468;
+        let (era, of_era) = (days / 146_097, days % 146_097);
+        let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year + year / 4 - year / 100);
+        let month = (5 * of_year + 2) / 153;
+        let day = of_year - (153 * month + 2) / 5 + 1;
+        let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+        let year = era * 400 + year + next;
+        if year > 9998 {
+            return None;
+        }
+        let (seconds, micros) = ((of_day / 1_000_000) as u64, (of_day % 1_000_000) as u64);
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        let mut put = |mut end: usize, mut number: u64| {
+            while number > 0 {
+                end -= 1;
+                text[end] = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+        };
+        put(4, year);
+        put(7, month);
+        put(10, day);
+        put(13, seconds / 3_600);
+        put(16, seconds / 60 % 60);
+        put(19, seconds % 60);
+        put(26, micros);
+        Some(text)
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(text) = self.text() {
+            return f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?);
+        }
         let time = jiff::Timestamp::from_microsecond(self.0).map_err(|_| fmt::Error)?;
         write!(f, "{time:.6}")
     }
@@ -98,8 +139,22 @@ impl<'de> Deserialize<'de> for Timestamp {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use super::Timestamp;
+
+    #[test]
+    fn a_time_is_written_as_others_write_it() {
+        let mut micros = -400_000_000_000_i64;
+        while micros < 253_402_000_000_000_000 {
+            let expected = jiff::Timestamp::from_microsecond(micros).unwrap();
+            assert_eq!(Timestamp(micros).to_string(), format!("{expected:.6}"));
+            micros += 29 * 3_600_000_000 + 61_000_001;
+        }
+        for text in ["1970-01-01T00:00:00.000000Z", "2024-02-29T23:59:59.999999Z"] {
+            assert_eq!(Timestamp::parse(text).unwrap().to_string(), text);
+        }
+    }
 
     #[test]
     fn the_own_form_is_parsed_as_any_other_is() {

@@ -84,6 +84,21 @@ proptest! {
         prop_assert_eq!(decoded.last().0, first + block.records.len() as u64 - 1);
     }
 
+    /// Some records are the same as when all are understood, and a changed byte of any other is noticed too.
+    #[test]
+    fn some_records_are_decoded_alone(parts in parts(), chosen: u64, at: Index, change in 1..=255_u8) {
+        let (block, mut bytes) = build(1, 1, Digest::ZERO, parts);
+        let wanted = |seq: Sequence| chosen >> (seq.0 % 64) & 1 == 1;
+        let some = Block::decode_some(bytes.clone().into(), wanted).unwrap();
+        let expected = block.records.iter().filter(|record| wanted(record.seq())).cloned();
+        let expected = Block { records: expected.collect(), ..block.clone() };
+        let some = Block { records: some, ..block };
+        prop_assert_eq!(seen(&some), seen(&expected));
+        let at = at.index(bytes.len());
+        bytes[at] ^= change;
+        prop_assert!(Block::decode_some(bytes.into(), wanted).is_err(), "byte {} ^ {}", at, change);
+    }
+
     #[test]
     fn a_changed_byte_is_noticed(parts in parts(), at: Index, change in 1..=255_u8) {
         let (_, mut bytes) = build(1, 1, Digest::ZERO, parts);

@@ -8,7 +8,7 @@ use super::{
     test_blocks::{ALL, append_each, assert_same, block_after, blocks_after, end_of, log},
 };
 use crate::data_dir::DataDir;
-use acta_events::{Digest, Sequence, Timestamp, block::Block};
+use acta_events::{Digest, Record, Sequence, Timestamp, block::Block};
 use std::{
     collections::BTreeSet,
     sync::{
@@ -228,6 +228,35 @@ fn readers_see_durable_blocks_in_order(mut factory: impl Factory) {
     });
 }
 
+fn single_records_are_found(mut factory: impl Factory) {
+    let journal = factory.make();
+    let written = blocks_after(journal.head(), 60, 300);
+    append_each(&journal, &written);
+    let head = journal.head().seq.0;
+    let decoded = written.iter().map(|block| Block::decode(block.bytes.clone()).unwrap());
+    let all: Vec<_> = decoded.flat_map(|block| block.records).collect();
+    let check = |journal: &dyn Journal| {
+        for (first, step) in [(1, 1), (1, 2), (3, 7), (head, 1), (head + 1, 1), (40, 200)] {
+            let wanted: Vec<_> = (first..head + 20).step_by(step).map(Sequence).collect();
+            let found = journal.records(&wanted).unwrap();
+            let expected = all.iter().filter(|record| wanted.contains(&record.seq()));
+            let seen = |record: &Arc<Record>| (record.json.clone(), record.content.clone());
+            assert_eq!(
+                found.iter().map(seen).collect::<Vec<_>>(),
+                expected.map(seen).collect::<Vec<_>>()
+            );
+        }
+        assert!(journal.records(&[]).unwrap().is_empty());
+    };
+    check(&journal);
+    journal.close().unwrap();
+    assert!(matches!(journal.records(&[Sequence(1)]), Err(ReadError::Io { .. })));
+    drop(journal);
+    if let Some(journal) = factory.reopen() {
+        check(&journal);
+    }
+}
+
 fn a_closed_log_refuses(mut factory: impl Factory) {
     let journal = factory.make();
     append_each(&journal, &blocks_after(journal.head(), 2, 0));
@@ -299,5 +328,6 @@ conformance! {
     blocks_that_do_not_follow_are_refused
     readers_see_durable_blocks_in_order
     what_is_erased_is_gone_and_all_else_stays
+    single_records_are_found
     a_closed_log_refuses
 }

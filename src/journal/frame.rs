@@ -20,17 +20,20 @@ use acta_events::{
 };
 use bytes::Bytes;
 use std::{io, ops::Range};
-use zstd::bulk::{Compressor, Decompressor};
+use zstd::{
+    bulk::{Compressor, Decompressor},
+    dict::DecoderDictionary,
+};
 
 /// A frame is closed when it has reached this size, before compression.
-pub(super) const FRAME_BYTES: usize = 24 * 1024;
+pub(super) const FRAME_BYTES: usize = 16 * 1024;
 /// The first frame, which is the dictionary of the others, at this one. In unit tests less, so that their
 /// small segments have several frames.
 pub(super) const DICTIONARY_BYTES: usize = if cfg!(test) { 96 * 1024 } else { 512 * 1024 };
 /// What a frame has at most: it may be one block short of full when the largest one comes.
 pub(super) const FRAME_BYTES_MAX: usize = DICTIONARY_BYTES + 4 + BLOCK_BYTES_MAX;
 /// Compressing runs beside the commits, on a machine that may have few cores.
-const ZSTD_LEVEL: i32 = 3;
+const ZSTD_LEVEL: i32 = 5;
 const AS_IT_IS: u8 = 0;
 const APART: u8 = 1;
 const LENGTHS_BYTES: usize = 16;
@@ -99,13 +102,45 @@ fn compressor(dictionary: &[u8]) -> io::Result<Compressor<'static>> {
     Ok(compressor)
 }
 
-/// Decompresses the frames of one segment but its first, in any order.
-pub(super) struct FrameDecoder {
+/// What the first frame of a segment gives the others to be decompressed with. Made ready once,
+/// which is as much work as some frames are; any number of threads use it.
+pub(super) struct Dictionaries {
     layout: Layout,
-    /// In the layout `Plain` with the first frame as it is, otherwise without a dictionary.
-    plain: Decompressor<'static>,
-    text: Decompressor<'static>,
-    content: Decompressor<'static>,
+    plain: Option<DecoderDictionary<'static>>,
+    text: Option<DecoderDictionary<'static>>,
+    content: Option<DecoderDictionary<'static>>,
+}
+
+impl Dictionaries {
+    /// Those of the first frame itself.
+    pub(super) fn none(layout: Layout) -> Self {
+        Self { layout, plain: None, text: None, content: None }
+    }
+
+    /// Those of all others, from the first as it is stored.
+    pub(super) fn of(layout: Layout, first: &[u8], plain_len: usize) -> io::Result<Self> {
+        let failed = |why| io::Error::new(io::ErrorKind::InvalidData, why);
+        let none = Self::none(layout);
+        let mut decoder = FrameDecoder::new(&none);
+        let ready = |bytes: &[u8]| DecoderDictionary::try_copy(bytes).map(Some);
+        Ok(match layout {
+            Layout::Plain => {
+                let plain = decoder.decode(first, plain_len).map_err(failed)?;
+                Self { plain: ready(&plain)?, ..Self::none(layout) }
+            }
+            Layout::Tagged if first.first() == Some(&APART) => {
+                let (text, content, _) = decoder.parts(first).map_err(failed)?;
+                Self { text: ready(&text)?, content: ready(&content)?, ..Self::none(layout) }
+            }
+            Layout::Tagged => Self::none(layout),
+        })
+    }
+}
+
+/// Decompresses frames of one segment, in any order, one at a time.
+pub(super) struct FrameDecoder<'a> {
+    dictionaries: &'a Dictionaries,
+    context: Decompressor<'a>,
 }
 
 /// Why a frame cannot be read, in words that follow "the segment …:".
@@ -114,47 +149,25 @@ type Why = &'static str;
 type Unpacked<'a> = (Vec<u8>, Vec<u8>, &'a [u8]);
 const UNREADABLE: Why = "a frame does not match its checksum";
 
-impl FrameDecoder {
-    /// For the first frame.
-    pub(super) fn first(layout: Layout) -> io::Result<Self> {
-        let [plain, text, content] =
-            [Decompressor::new()?, Decompressor::new()?, Decompressor::new()?];
-        Ok(Self { layout, plain, text, content })
-    }
-
-    /// For all others, from the first as it is stored.
-    pub(super) fn others(layout: Layout, first: &[u8], plain_len: usize) -> io::Result<Self> {
-        let failed = |why| io::Error::new(io::ErrorKind::InvalidData, why);
-        let mut decoder = Self::first(layout)?;
-        match layout {
-            Layout::Plain => {
-                let plain = decoder.decode(first, plain_len).map_err(failed)?;
-                decoder.plain = Decompressor::with_dictionary(&plain)?;
-            }
-            Layout::Tagged if first.first() == Some(&APART) => {
-                let (text, content, _) = decoder.parts(first).map_err(failed)?;
-                decoder.text = Decompressor::with_dictionary(&text)?;
-                decoder.content = Decompressor::with_dictionary(&content)?;
-            }
-            Layout::Tagged => {}
-        }
-        Ok(decoder)
+impl<'a> FrameDecoder<'a> {
+    pub(super) fn new(dictionaries: &'a Dictionaries) -> Self {
+        Self { dictionaries, context: Decompressor::default() }
     }
 
     /// The blocks of a stored frame, each behind its length.
     pub(super) fn decode(&mut self, stored: &[u8], plain_len: usize) -> Result<Vec<u8>, Why> {
-        let plain = match (self.layout, stored.split_first()) {
-            (Layout::Plain, _) => self.plain.decompress(stored, plain_len).ok(),
+        let dictionary = self.dictionaries.plain.as_ref();
+        let plain = match (self.dictionaries.layout, stored.split_first()) {
+            (Layout::Plain, _) => self.decompress(dictionary, stored, plain_len)?,
             (Layout::Tagged, Some((&AS_IT_IS, rest))) => {
-                self.plain.decompress(rest, plain_len).ok()
+                self.decompress(dictionary, rest, plain_len)?
             }
             (Layout::Tagged, Some((&APART, _))) => {
                 let (text, content, raw) = self.parts(stored)?;
-                frame_parts::join(&text, &content, raw, plain_len)
+                frame_parts::join(&text, &content, raw, plain_len).ok_or(UNREADABLE)?
             }
-            (Layout::Tagged, _) => None,
+            (Layout::Tagged, _) => return Err(UNREADABLE),
         };
-        let plain = plain.ok_or(UNREADABLE)?;
         if plain.len() == plain_len {
             Ok(plain)
         } else {
@@ -162,8 +175,21 @@ impl FrameDecoder {
         }
     }
 
+    fn decompress(
+        &mut self,
+        dictionary: Option<&'a DecoderDictionary<'static>>,
+        bytes: &[u8],
+        plain_len: usize,
+    ) -> Result<Vec<u8>, Why> {
+        let set = match dictionary {
+            Some(dictionary) => self.context.set_prepared_dictionary(dictionary),
+            None => self.context.set_dictionary(&[]),
+        };
+        set.and_then(|()| self.context.decompress(bytes, plain_len)).map_err(|_| UNREADABLE)
+    }
+
     /// Text, content and raw of a frame that is stored apart.
-    fn parts<'a>(&mut self, stored: &'a [u8]) -> Result<Unpacked<'a>, Why> {
+    fn parts<'s>(&mut self, stored: &'s [u8]) -> Result<Unpacked<'s>, Why> {
         let (body, checksum) = stored.split_last_chunk::<CHECKSUM_BYTES>().ok_or(UNREADABLE)?;
         if crc32fast::hash(body).to_be_bytes() != *checksum {
             return Err(UNREADABLE);
@@ -177,8 +203,9 @@ impl FrameDecoder {
             [next()?, next()?, next()?, next()?];
         let (text, rest) = rest.split_at_checked(text_len).ok_or(UNREADABLE)?;
         let (content, raw) = rest.split_at_checked(content_len).ok_or(UNREADABLE)?;
-        let text = self.text.decompress(text, text_plain).map_err(|_| UNREADABLE)?;
-        let content = self.content.decompress(content, content_plain).map_err(|_| UNREADABLE)?;
+        let dictionaries = self.dictionaries;
+        let text = self.decompress(dictionaries.text.as_ref(), text, text_plain)?;
+        let content = self.decompress(dictionaries.content.as_ref(), content, content_plain)?;
         Ok((text, content, raw))
     }
 }
@@ -186,7 +213,7 @@ impl FrameDecoder {
 /// The blocks of a frame, unverified.
 #[derive(Debug)]
 pub(super) struct Frame {
-    pub(super) plain: Vec<u8>,
+    pub(super) plain: Bytes,
     pub(super) blocks: Vec<(Sequence, Range<usize>)>,
 }
 
@@ -203,7 +230,8 @@ impl Frame {
             at = range.end;
         }
         let begins = blocks.first().is_some_and(|(found, _)| *found == first);
-        (begins && blocks.is_sorted_by(|a, b| a.0 < b.0)).then_some(Self { plain, blocks })
+        let sorted = blocks.is_sorted_by(|a, b| a.0 < b.0);
+        (begins && sorted).then(|| Self { plain: plain.into(), blocks })
     }
 
     pub(super) fn get(&self, at: usize) -> Option<(Sequence, Bytes)> {
@@ -220,6 +248,13 @@ impl Frame {
     /// The first block at or after a sequence.
     pub(super) fn ceiling(&self, seq: Sequence) -> Option<(Sequence, Bytes)> {
         self.get(self.blocks.partition_point(|(first, _)| *first < seq))
+    }
+
+    /// The last block that begins at or before a sequence. What is kept of it keeps the frame.
+    pub(super) fn within(&self, seq: Sequence) -> Option<Bytes> {
+        let at = self.blocks.partition_point(|(first, _)| *first <= seq).checked_sub(1)?;
+        let (_, range) = self.blocks.get(at)?;
+        Some(self.plain.slice(range.clone()))
     }
 
     /// The last block that begins at or before a sequence.

@@ -28,6 +28,7 @@ mod panics;
 mod pending;
 #[cfg(test)]
 mod power_loss;
+mod records;
 mod seal;
 mod segment;
 mod segment_list;
@@ -51,7 +52,7 @@ pub(crate) use segments::DIRECTORY as SEGMENTS;
 pub use sled::{OpenError, SledJournal};
 
 use acta_events::{
-    Digest, LogId, Sequence,
+    Digest, LogId, Record, Sequence,
     block::{BLOCK_BYTES_MAX, Block, genesis},
 };
 use bytes::Bytes;
@@ -127,6 +128,13 @@ pub trait Journal: Send + Sync + 'static {
     /// none at the head or beyond. Where damage begins further on, the blocks before it are
     /// returned, and the next read reports it.
     fn read(&self, after: Sequence, limits: ReadLimits) -> Result<Vec<Arc<Block>>, ReadError>;
+
+    /// Single records, which are named in ascending order: each out of a block that matches its digest.
+    /// That the block follows the one before it need not be looked at. Those that are not durable are left
+    /// out.
+    fn records(&self, wanted: &[Sequence]) -> Result<Vec<Arc<Record>>, ReadError> {
+        records::by_block(self, wanted)
+    }
 
     /// The end of what is known to be durable. Does not block for long.
     fn head(&self) -> Head;

@@ -28,10 +28,12 @@
 use super::{
     EncodedBlock, Head,
     frame::{
-        DICTIONARY_BYTES, FRAME_BYTES, FRAME_BYTES_MAX, Frame, FrameDecoder, FrameEncoder, Layout,
+        DICTIONARY_BYTES, Dictionaries, FRAME_BYTES, FRAME_BYTES_MAX, Frame, FrameDecoder,
+        FrameEncoder, Layout,
     },
 };
 use acta_events::{Digest, LogId, Sequence, sha256};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -39,6 +41,7 @@ use std::{
     io::{self, BufWriter, Write},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
+    sync::OnceLock,
 };
 use uuid::Uuid;
 
@@ -281,8 +284,10 @@ impl SegmentWriter {
 pub(crate) struct Segment {
     file: File,
     layout: Layout,
-    /// With the dictionaries, once they were needed. Locked while one frame is decompressed.
-    decoder: Mutex<Option<FrameDecoder>>,
+    /// Of all frames but the first, once they were needed.
+    dictionaries: OnceLock<Dictionaries>,
+    /// Held by the one who makes them.
+    making_ready: Mutex<()>,
     entries: Vec<Entry>,
     footer: Footer,
     file_bytes: u64,
@@ -333,7 +338,15 @@ impl Segment {
         let entries = table.chunks_exact(ENTRY_BYTES).map(Entry::decode);
         let entries = entries.collect::<Option<Vec<_>>>().filter(|entries| !entries.is_empty());
         let entries = entries.ok_or(damaged("it is empty"))?;
-        Ok(Self { file, layout, decoder: Mutex::default(), entries, footer, file_bytes })
+        Ok(Self {
+            file,
+            layout,
+            dictionaries: OnceLock::new(),
+            making_ready: Mutex::default(),
+            entries,
+            footer,
+            file_bytes,
+        })
     }
 
     pub(crate) fn footer(&self) -> &Footer {
@@ -354,18 +367,50 @@ impl Segment {
         self.entries.partition_point(|entry| entry.first <= seq).saturating_sub(1)
     }
 
-    /// Reads and decompresses a frame.
+    /// Reads and decompresses a frame. Any number of threads may.
     pub(super) fn frame(&self, number: usize) -> Result<Frame, SegmentError> {
-        if number == 0 {
-            return self.decoded(0, &mut FrameDecoder::first(self.layout)?);
+        match number {
+            0 => self.decoded(0, &mut FrameDecoder::new(&Dictionaries::none(self.layout))),
+            _ => self.decoded(number, &mut self.decoder()?),
         }
-        let mut decoder = self.decoder.lock();
-        if decoder.is_none() {
-            let (entry, stored) = self.stored(0)?;
-            let others = FrameDecoder::others(self.layout, &stored, entry.plain_len as usize);
-            *decoder = Some(others.map_err(|_| SegmentError::Damaged(FIRST_UNREADABLE))?);
+    }
+
+    /// As [`Self::frame`], with what [`Self::decoder`] gave, for whoever reads several.
+    pub(super) fn frame_by(
+        &self,
+        number: usize,
+        decoder: &mut FrameDecoder<'_>,
+    ) -> Result<Frame, SegmentError> {
+        if number == 0 { self.frame(0) } else { self.decoded(number, decoder) }
+    }
+
+    /// Decompresses frames but the first. The first who asks has to wait until what they have in common is
+    /// read.
+    pub(super) fn decoder(&self) -> Result<FrameDecoder<'_>, SegmentError> {
+        self.ready().map(FrameDecoder::new)
+    }
+
+    fn ready(&self) -> Result<&Dictionaries, SegmentError> {
+        if let Some(dictionaries) = self.dictionaries.get() {
+            return Ok(dictionaries);
         }
-        self.decoded(number, decoder.as_mut().expect("it was just made"))
+        let _once = self.making_ready.lock();
+        if let Some(dictionaries) = self.dictionaries.get() {
+            return Ok(dictionaries);
+        }
+        let (entry, stored) = self.stored(0)?;
+        let made = Dictionaries::of(self.layout, &stored, entry.plain_len as usize)
+            .map_err(|_| SegmentError::Damaged(FIRST_UNREADABLE))?;
+        Ok(self.dictionaries.get_or_init(|| made))
+    }
+
+    /// Has the system read frames that are about to be asked for, all at once.
+    pub(super) fn will_read(&self, number: usize) {
+        if let Some(entry) = self.entries.get(number) {
+            let (at, len) = (entry.offset.cast_signed(), i64::from(entry.len));
+            // It is a hint; without it they are read one by one.
+            let _ = posix_fadvise(&self.file, at, len, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+        }
     }
 
     fn stored(&self, number: usize) -> Result<(Entry, Vec<u8>), SegmentError> {
@@ -380,7 +425,11 @@ impl Segment {
         Ok((entry, stored))
     }
 
-    fn decoded(&self, number: usize, decoder: &mut FrameDecoder) -> Result<Frame, SegmentError> {
+    fn decoded(
+        &self,
+        number: usize,
+        decoder: &mut FrameDecoder<'_>,
+    ) -> Result<Frame, SegmentError> {
         let (entry, stored) = self.stored(number)?;
         let plain = decoder.decode(&stored, entry.plain_len as usize);
         let plain = plain.map_err(SegmentError::Damaged)?;

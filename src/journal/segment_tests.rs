@@ -171,7 +171,7 @@ fn the_first_format_is_still_read() {
         Entry { offset, len, ..*entry }.encode(&mut table);
         bytes.extend_from_slice(&stored);
         if number == 0 {
-            dictionary = plain;
+            dictionary = plain.to_vec();
         }
     }
     let body = Digest(Sha256::digest(&bytes).into());

@@ -134,7 +134,7 @@ impl Segments {
         self.dir.join(file_name(span.first, span.last))
     }
 
-    fn segment(&self, span: Span) -> Result<Arc<Segment>, SegmentError> {
+    pub(super) fn segment(&self, span: Span) -> Result<Arc<Segment>, SegmentError> {
         let mut open = self.open.lock();
         if let Some(at) = open.iter().position(|(first, _)| *first == span.first)
             && let Some(found) = open.remove(at)
@@ -155,6 +155,22 @@ impl Segments {
     }
 
     fn frame(&self, span: Span, number: usize) -> Result<Arc<Frame>, SegmentError> {
+        self.frame_or((span, number), self.erasures(), || self.segment(span)?.frame(number))
+    }
+
+    /// How often segments were written anew. Whoever keeps one that was opened before has old ones.
+    pub(super) fn erasures(&self) -> u64 {
+        self.erasures.load(Ordering::SeqCst)
+    }
+
+    /// A frame that is kept, or what reading it gives. That is kept unless a segment was written anew
+    /// since there were so many erasures.
+    pub(super) fn frame_or(
+        &self,
+        (span, number): (Span, usize),
+        erasures: u64,
+        read: impl FnOnce() -> Result<Frame, SegmentError>,
+    ) -> Result<Arc<Frame>, SegmentError> {
         let mut frames = self.frames.lock();
         let is_it = |(first, at, _): &(Sequence, usize, _)| (*first, *at) == (span.first, number);
         if let Some(at) = frames.iter().position(is_it)
@@ -165,10 +181,9 @@ impl Segments {
             return Ok(frame);
         }
         drop(frames);
-        let erasures = self.erasures.load(Ordering::SeqCst);
-        let frame = Arc::new(self.segment(span)?.frame(number)?);
+        let frame = Arc::new(read()?);
         let mut frames = self.frames.lock();
-        if erasures == self.erasures.load(Ordering::SeqCst) {
+        if erasures == self.erasures() {
             frames.push_front((span.first, number, Arc::clone(&frame)));
             frames.truncate(FRAMES_MAX);
         }

@@ -28,7 +28,7 @@ use super::{
     walk::{Walk, damaged},
 };
 use crate::data_dir::DataDir;
-use acta_events::{LogId, Sequence, block::Block};
+use acta_events::{LogId, Record, Sequence, block::Block};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use std::{
@@ -206,7 +206,7 @@ impl SledJournal {
         self.keeper.tell(Some(self.head().seq));
     }
 
-    fn view<'a>(&'a self, store: &'a Store) -> View<'a> {
+    pub(super) fn view<'a>(&'a self, store: &'a Store) -> View<'a> {
         View { segments: &self.keeper.sealer.segments, store, pending: &self.keeper.pending }
     }
 
@@ -416,6 +416,10 @@ impl Journal for SledJournal {
                 read => return read,
             }
         }
+    }
+
+    fn records(&self, wanted: &[Sequence]) -> Result<Vec<Arc<Record>>, ReadError> {
+        self.find_records(wanted)
     }
 
     fn head(&self) -> Head {

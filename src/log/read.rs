@@ -15,6 +15,9 @@ use bytes::Bytes;
 use rand::Rng as _;
 use std::sync::Arc;
 
+/// How many pieces of a text are in memory, each with the block that it is in, while it is put together.
+const DELTAS_AT_ONCE: usize = 128;
+
 /// Something that is durable cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadFault {
@@ -199,12 +202,27 @@ impl Log {
         .await
     }
 
+    /// Records by their postings, in the order of these.
     pub(crate) fn records_of(&self, postings: &[Posting]) -> Result<Vec<Arc<Logged>>, ReadFault> {
-        let mut records = Vec::with_capacity(postings.len());
-        for posting in postings {
-            records.extend(self.record_blocking(posting.seq)?);
+        let mut records: Vec<_> = {
+            let ring = self.ring.read();
+            postings.iter().map(|posting| ring.get(posting.seq)).collect()
+        };
+        let missing = postings.iter().zip(&records).filter(|(_, found)| found.is_none());
+        let mut older: Vec<_> = missing.map(|(posting, _)| posting.seq).collect();
+        if !older.is_empty() {
+            older.sort_unstable();
+            let older = self.as_shown(&self.journal.records(&older)?);
+            for (posting, found) in postings.iter().zip(&mut records) {
+                let at = || older.binary_search_by_key(&posting.seq, |older| older.record.seq());
+                if found.is_none()
+                    && let Ok(at) = at()
+                {
+                    *found = Some(Arc::clone(&older[at]));
+                }
+            }
         }
-        Ok(records)
+        Ok(records.into_iter().flatten().collect())
     }
 
     /// The content of a record; none if it has none or it was erased.
@@ -295,12 +313,14 @@ impl Log {
             let postings = self.index.after(worker, after, done, 1024)?;
             let Some(last) = postings.last() else { break };
             after = last.seq;
-            let deltas = postings.iter().filter(|posting| posting.kind == PostingKind::Delta);
-            for delta in deltas {
-                let Some(logged) = self.record_blocking(delta.seq)? else { continue };
-                match self.content_blocking(&logged.record)? {
-                    Some(bytes) => text.extend(bytes),
-                    None => erased.push(delta.seq),
+            let mut deltas = postings;
+            deltas.retain(|posting| posting.kind == PostingKind::Delta);
+            for deltas in deltas.chunks(DELTAS_AT_ONCE) {
+                for logged in self.records_of(deltas)? {
+                    match self.content_blocking(&logged.record)? {
+                        Some(bytes) => text.extend(bytes),
+                        None => erased.push(logged.record.seq()),
+                    }
                 }
             }
         }
