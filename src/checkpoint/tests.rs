@@ -2,7 +2,7 @@
 
 use super::{Checkpoints, NEWEST_KEPT};
 use crate::engine::tests::history::{History, LOG, rebuilt};
-use acta_events::{Digest, LogId, Record, Sequence};
+use acta_events::{Digest, LogId, Record, Sequence, sha256};
 use acta_projections::Projections;
 use std::{fs, path::PathBuf, sync::Arc};
 
@@ -62,6 +62,20 @@ fn the_newest_one_up_to_the_limit_is_used() {
     }
     assert!(Kept::at(&[]).newest(9).is_none());
     assert_eq!(Kept::at(&[0]).checkpoints.positions(), [], "there is nothing to keep of nothing");
+}
+
+/// As it was written before checkpoints were compressed.
+#[test]
+fn one_of_the_format_before_is_read() {
+    let kept = Kept::at(&[4]);
+    let projections = rebuilt(&kept.records[..4]);
+    let body = serde_json::to_vec(&projections).unwrap();
+    assert!(body.len() > fs::read(kept.file(4)).unwrap().len(), "it is compressed now");
+    let line = serde_json::json!({
+        "format": 2, "log_id": LOG, "seq": 4, "record": kept.records[3].digest, "sha256": sha256(&[&body]),
+    });
+    fs::write(kept.file(4), [line.to_string().as_bytes(), b"\n", &body].concat()).unwrap();
+    kept.check(9, Some(4));
 }
 
 #[test]
