@@ -1,20 +1,22 @@
-//! The tree on disk: a file for each level of tiles, tile after tile, and what says how far they
-//! are good.
+//! The tree on disk: files of 65 536 hashes for each level of tiles, tile after tile, and what says how far
+//! they are good.
 //!
 //! ```text
-//! <tree>/level-<L>   the hashes of level 8·L, 32 bytes each: tile N is at N · 8192
-//! <tree>/state       magic "ACTT" · format u16 · 0 u16 · size u64 · block digest [32] · root [32]
-//!                    · SHA-256 of all that [32]
+//! <tree>/level-<L>-<P>   the hashes of level 8·L from P · 65 536 on, 32 bytes each; P has 8 digits
+//! <tree>/state           magic "ACTT" · format u16 · 0 u16 · size u64 · block digest [32] · root [32]
+//!                        · SHA-256 of all that [32]
 //! ```
 //!
 //! Big-endian. Levels are written and synced before the state is replaced, so that the state never
-//! says more than there is. What lies in a level beyond the state is written again.
+//! says more than there is. What lies in a level beyond the state is written again. A file that is full never
+//! changes, so that a snapshot need not take it twice. In format 1 each level was one file, `level-<L>`; such a
+//! directory is read, and rewritten by the first who opens it to write.
 
 use super::tree::TreeError;
 use acta_events::{Digest, sha256};
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -22,7 +24,12 @@ use tlog_tiles::{HASH_SIZE, Hash};
 
 const STATE: &str = "state";
 const MAGIC: &[u8; 4] = b"ACTT";
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
+const FORMAT_WHOLE: u16 = 1;
+/// How many hashes a file has.
+const PIECE_HASHES: u64 = 65_536;
+/// The size of a file that does not change any more.
+pub(super) const PIECE_BYTES: u64 = PIECE_HASHES * HASH_SIZE as u64;
 const BODY_BYTES: usize = 4 + 2 + 2 + 8 + 32 + 32;
 
 /// How far the files go.
@@ -53,7 +60,7 @@ impl State {
         let (body, checksum) = bytes.split_at_checked(BODY_BYTES)?;
         let intact = sha256(&[body]).0 == *checksum
             && &body[..4] == MAGIC
-            && body[4..6] == FORMAT.to_be_bytes();
+            && [FORMAT, FORMAT_WHOLE].iter().any(|format| body[4..6] == format.to_be_bytes());
         intact.then_some(())?;
         Some(Self {
             size: u64::from_be_bytes(body[8..16].try_into().ok()?),
@@ -67,17 +74,62 @@ impl State {
 #[derive(Clone, Debug)]
 pub(super) struct Files {
     dir: PathBuf,
+    /// How many hashes a file has. In format 1 there is no end to it.
+    piece: u64,
 }
 
 impl Files {
     pub(super) fn new(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        Ok(Self { dir: dir.to_owned() })
+        let files = Self::at(dir);
+        if files.piece == u64::MAX { files.divided() } else { Ok(files) }
     }
 
     /// One that is there already, to be looked at only.
     pub(super) fn at(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
+        let state = fs::read(dir.join(STATE)).unwrap_or_default();
+        let whole = State::decode(&state).is_some() && state[4..6] == FORMAT_WHOLE.to_be_bytes();
+        Self { dir: dir.to_owned(), piece: if whole { u64::MAX } else { PIECE_HASHES } }
+    }
+
+    /// The same tree in files of this format, from one of format 1. Killed on the way, it begins again.
+    fn divided(&self) -> io::Result<Self> {
+        let ours = Self { dir: self.dir.clone(), piece: PIECE_HASHES };
+        let Some(state) = self.state() else { return Ok(ours) };
+        let whole = self.names(state.size);
+        for (level, (name, _)) in (0..).zip(&whole) {
+            let mut file = File::open(self.dir.join(name))?;
+            for piece in 0.. {
+                let mut hashes = Vec::new();
+                (&mut file).take(PIECE_BYTES).read_to_end(&mut hashes)?;
+                if hashes.is_empty() {
+                    break;
+                }
+                ours.write(level, piece * PIECE_HASHES, &hashes)?;
+            }
+        }
+        ours.replace_state(&state)?;
+        for (name, _) in whole {
+            fs::remove_file(self.dir.join(name))?;
+        }
+        Ok(ours)
+    }
+
+    /// The names of the files of a tree of that size, and how many bytes of each belong to it.
+    pub(super) fn names(&self, size: u64) -> Vec<(String, u64)> {
+        let mut names = Vec::new();
+        let mut count = size;
+        for level in 0.. {
+            if count == 0 {
+                break;
+            }
+            for piece in 0..count.div_ceil(self.piece) {
+                let hashes = (count - piece * self.piece).min(self.piece);
+                names.push((self.name(level, piece), hashes * HASH_SIZE as u64));
+            }
+            count /= super::TILE_WIDTH;
+        }
+        names
     }
 
     /// Whether anything says how far the files go.
@@ -85,8 +137,18 @@ impl Files {
         self.dir.join(STATE).exists()
     }
 
-    fn level(&self, level: u8) -> PathBuf {
-        self.dir.join(format!("level-{level}"))
+    fn name(&self, level: u8, piece: u64) -> String {
+        match self.piece {
+            u64::MAX => format!("level-{level}"),
+            _ => format!("level-{level}-{piece:08}"),
+        }
+    }
+
+    /// The file of a hash, where in it that is, and how many hashes from there on it has at most.
+    fn place(&self, level: u8, at: u64) -> (PathBuf, u64, u64) {
+        let within = at % self.piece;
+        let path = self.dir.join(self.name(level, at / self.piece));
+        (path, within * HASH_SIZE as u64, self.piece - within)
     }
 
     /// What the files hold; nothing if there are none, or none that can be trusted.
@@ -105,32 +167,48 @@ impl Files {
     /// `count` hashes of a level, from the `first` on.
     pub(super) fn read(&self, level: u8, first: u64, count: usize) -> Result<Vec<u8>, TreeError> {
         let mut bytes = vec![0; count * HASH_SIZE];
-        if count == 0 {
-            return Ok(bytes);
-        }
-        let read = File::open(self.level(level))
-            .and_then(|file| file.read_exact_at(&mut bytes, first * HASH_SIZE as u64));
-        match read {
-            Ok(()) => Ok(bytes),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound
-                ) =>
-            {
-                Err(TreeError::Damaged { level, tile: first / super::TILE_WIDTH })
+        let (mut rest, mut at) = (&mut bytes[..], first);
+        while !rest.is_empty() {
+            let (path, offset, room) = self.place(level, at);
+            let len = rest
+                .len()
+                .min(usize::try_from(room).unwrap_or(usize::MAX).saturating_mul(HASH_SIZE));
+            let (here, beyond) = rest.split_at_mut(len);
+            match File::open(path).and_then(|file| file.read_exact_at(here, offset)) {
+                Ok(()) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound
+                    ) =>
+                {
+                    return Err(TreeError::Damaged { level, tile: at / super::TILE_WIDTH });
+                }
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => Err(error.into()),
+            at += (len / HASH_SIZE) as u64;
+            rest = beyond;
         }
+        Ok(bytes)
     }
 
     /// Writes hashes of a level, from the `first` on, and syncs them.
     pub(super) fn write(&self, level: u8, first: u64, hashes: &[u8]) -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        let file =
-            options.create(true).truncate(false).write(true).mode(0o600).open(self.level(level))?;
-        file.write_all_at(hashes, first * HASH_SIZE as u64)?;
-        file.sync_data()
+        let (mut rest, mut at) = (hashes, first);
+        while !rest.is_empty() {
+            let (path, offset, room) = self.place(level, at);
+            let len = rest
+                .len()
+                .min(usize::try_from(room).unwrap_or(usize::MAX).saturating_mul(HASH_SIZE));
+            let (here, beyond) = rest.split_at(len);
+            let mut options = OpenOptions::new();
+            let file = options.create(true).truncate(false).write(true).mode(0o600).open(path)?;
+            file.write_all_at(here, offset)?;
+            file.sync_data()?;
+            at += (len / HASH_SIZE) as u64;
+            rest = beyond;
+        }
+        Ok(())
     }
 
     /// Says how far the levels go, once they have been written and synced.

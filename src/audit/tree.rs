@@ -5,7 +5,7 @@
 //! tiles are in memory until [`Tree::flush`] writes them, which happens together with the
 //! checkpoints of the projections, so that a start has as little to take in again as of these.
 
-use super::files::{Files, State};
+use super::files::{Files, PIECE_BYTES, State};
 use crate::error::{Code, Rejection};
 use acta_events::{Digest, block::Block};
 use parking_lot::{Mutex, RwLock};
@@ -288,16 +288,17 @@ pub struct StoredTiles {
 }
 
 impl StoredTiles {
-    /// Those in a directory; none if there are none, or none that can be trusted. Blocking.
+    /// Those in a directory that a service has opened; none if there are none, or none that can be trusted.
+    /// Blocking.
     pub fn in_directory(dir: &Path) -> Option<Self> {
-        let state = Files::at(dir).state()?;
-        let mut levels = Vec::new();
-        let mut count = state.size;
-        while count > 0 {
-            levels.push((format!("level-{}", levels.len()), count * HASH_SIZE as u64));
-            count /= TILE_WIDTH;
-        }
-        Some(Self { size: state.size, state: state.encode(), levels })
+        let files = Files::at(dir);
+        let state = files.state()?;
+        Some(Self { size: state.size, state: state.encode(), levels: files.names(state.size) })
+    }
+
+    /// Whether a file of that many bytes is one that does not change any more.
+    pub fn is_full(bytes: u64) -> bool {
+        bytes == PIECE_BYTES
     }
 }
 

@@ -54,17 +54,25 @@ pub struct Base {
     pub record: Digest,
     /// Its segments by name, with the digests of their frames.
     pub segments: HashMap<String, Digest>,
+    /// Its files of the tree that do not change any more.
+    #[serde(default)]
+    pub tiles: BTreeSet<String>,
 }
 
 impl Base {
     /// As a snapshot says of itself.
     pub fn of(manifest: &Manifest) -> Self {
         let segment = |part: &Part| Some((part.name.clone(), part.segment?));
+        let is_full = |part: &&Part| {
+            part.name.starts_with(&format!("{}/level-", audit::TREE))
+                && StoredTiles::is_full(part.bytes)
+        };
         Self {
             log_id: manifest.log_id,
             sequence: manifest.sequence,
             record: manifest.record,
             segments: manifest.parts.iter().filter_map(segment).collect(),
+            tiles: manifest.parts.iter().filter(is_full).map(|part| part.name.clone()).collect(),
         }
     }
 }
@@ -96,6 +104,8 @@ enum Source {
     Bytes(Vec<u8>),
     /// As many bytes as the part has.
     Open(File),
+    /// The same, of a file that only grows.
+    Growing(PathBuf),
     File(PathBuf),
 }
 
@@ -201,7 +211,13 @@ impl Plan {
             for (name, bytes) in tiles.levels {
                 let path = tree.join(&name);
                 let part = Part::new(format!("{}/{name}", audit::TREE), bytes);
-                parts.push((part, Source::Open(at(&path, File::open(&path))?)));
+                // The base is the beginning of this log, and what is full belongs to the beginning.
+                let known = base.is_some_and(|base| base.tiles.contains(&part.name));
+                if known && StoredTiles::is_full(bytes) {
+                    parts.push((Part { in_base: true, ..part }, Source::InBase));
+                } else {
+                    parts.push((part, Source::Growing(path)));
+                }
             }
             let name = format!("{}/state", audit::TREE);
             let part = Part::new(name, tiles.state.len() as u64);
@@ -292,6 +308,7 @@ fn send_part<E: From<SnapshotError>>(
             return send(bytes.into()).map(|()| true);
         }
         Source::Open(file) => file,
+        Source::Growing(path) => at(&path, File::open(&path))?,
         Source::File(path) => match File::open(&path) {
             Ok(file) => {
                 // A segment of which something was erased meanwhile is another file.

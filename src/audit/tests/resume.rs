@@ -1,12 +1,13 @@
 //! The tree on disk: what a start finds is what was there, or nothing.
 
 use super::{leaf, tree_of};
-use crate::audit::{TILE_WIDTH, Tree, TreeError};
-use std::fs;
+use crate::audit::{StoredTiles, TILE_WIDTH, Tree, TreeError};
+use acta_events::sha256;
+use std::{fs, path::Path};
 use tempfile::tempdir;
 
 /// As many leaves as that, written in parts.
-fn written(dir: &std::path::Path, parts: &[u64]) -> Tree {
+fn written(dir: &Path, parts: &[u64]) -> Tree {
     let tree = Tree::open(dir).unwrap();
     for part in parts {
         let from = tree.size();
@@ -65,15 +66,16 @@ fn what_is_damaged_is_not_believed() {
         ("state", |bytes| bytes[20] ^= 1),
         ("state", Vec::clear),
         ("state", |bytes| bytes.truncate(50)),
-        ("level-0", |bytes| *bytes.last_mut().unwrap() ^= 1),
-        ("level-0", |bytes| bytes.truncate(bytes.len() - 1)),
-        ("level-1", Vec::clear),
+        ("newest", |bytes| *bytes.last_mut().unwrap() ^= 1),
+        ("newest", |bytes| bytes.truncate(bytes.len() - 1)),
+        ("level-1-00000000", Vec::clear),
     ];
     for size in sizes {
         for (n, (name, damage)) in damage.iter().enumerate() {
             let dir = tempdir().unwrap();
             drop(written(dir.path(), &[size]));
-            let path = dir.path().join(name);
+            let newest = format!("level-0-{:08}", size / 65_536);
+            let path = dir.path().join(if *name == "newest" { &newest } else { *name });
             let mut bytes = fs::read(&path).unwrap();
             damage(&mut bytes);
             fs::write(&path, bytes).unwrap();
@@ -88,11 +90,57 @@ fn what_is_damaged_is_not_believed() {
     }
 }
 
+/// As it was stored before: each level in one file.
+fn in_format_1(dir: &Path) {
+    for level in 0..3 {
+        let mut whole = Vec::new();
+        for piece in 0.. {
+            let path = dir.join(format!("level-{level}-{piece:08}"));
+            let Ok(bytes) = fs::read(&path) else { break };
+            whole.extend(bytes);
+            fs::remove_file(path).unwrap();
+        }
+        fs::write(dir.join(format!("level-{level}")), whole).unwrap();
+    }
+    let mut state = fs::read(dir.join("state")).unwrap();
+    state[5] = 1;
+    let end = state.len() - 32;
+    let checksum = sha256(&[&state[..end]]);
+    state[end..].copy_from_slice(&checksum.0);
+    fs::write(dir.join("state"), state).unwrap();
+}
+
+#[test]
+fn one_of_the_format_before_is_taken_over() {
+    let size = 140_000;
+    let expected = tree_of(size);
+    for interrupted in [false, true] {
+        let dir = tempdir().unwrap();
+        drop(written(dir.path(), &[70_000, 70_000]));
+        let pieces = || fs::read_dir(dir.path()).unwrap().count();
+        let before = pieces();
+        let third = fs::read(dir.path().join("level-0-00000002")).unwrap();
+        in_format_1(dir.path());
+        if interrupted {
+            fs::write(dir.path().join("level-0-00000000"), b"half of a pie").unwrap();
+        }
+        let stored = StoredTiles::in_directory(dir.path()).unwrap();
+        assert_eq!(stored.levels[0], ("level-0".into(), size * 32), "it is read as it is");
+        let tree = Tree::open(dir.path()).unwrap();
+        assert_eq!(tree.root(size).unwrap(), expected.root(size).unwrap());
+        for at in [0, 65_535, 65_536, 139_999] {
+            assert!(tree.inclusion(at, size).unwrap().holds(expected.root(size).unwrap()), "{at}");
+        }
+        assert_eq!(pieces(), before);
+        assert_eq!(fs::read(dir.path().join("level-0-00000002")).unwrap(), third);
+    }
+}
+
 #[test]
 fn a_damaged_tile_within_is_named() {
     let dir = tempdir().unwrap();
     drop(written(dir.path(), &[1000]));
-    let path = dir.path().join("level-0");
+    let path = dir.path().join("level-0-00000000");
     let mut bytes = fs::read(&path).unwrap();
     bytes[300 * 32] ^= 1;
     fs::write(&path, bytes).unwrap();
