@@ -357,7 +357,7 @@ pub(crate) fn index_entries(
     (posting_of(record, projections), key_of(record))
 }
 
-fn posting_of(record: &Record, projections: &Projections) -> Option<Posting> {
+pub(crate) fn posting_of(record: &Record, projections: &Projections) -> Option<Posting> {
     let (runtime, worker) = (record.header.runtime.as_ref()?, record.header.worker.as_ref()?);
     let state = projections.workers.get(runtime, worker)?;
     let mark = TranscriptMark::of(record, state);
@@ -376,7 +376,7 @@ fn posting_of(record: &Record, projections: &Projections) -> Option<Posting> {
     })
 }
 
-fn key_of(record: &Record) -> Option<KeyEntry> {
+pub(crate) fn key_of(record: &Record) -> Option<KeyEntry> {
     let command = record.header.command.as_ref()?;
     let digest = key_digest(&record.header.actor, &command.key);
     Some(KeyEntry { digest, seq: record.seq() })

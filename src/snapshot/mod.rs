@@ -20,6 +20,7 @@
 //! further names of the same files, so that either can be removed without the other; in a file, it
 //! is named, and needed again to restore.
 
+mod indexing;
 mod list;
 mod manifest;
 mod plan;
@@ -131,6 +132,9 @@ pub(crate) const VERIFIER: &str = "verifier.key";
 pub(crate) const TAIL: &str = "tail";
 pub(crate) const CONTENT: &str = "content";
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
+
+/// The directory of the index in a data directory; it is in no snapshot.
+pub(crate) const INDEX: &str = "index";
 
 pub(crate) fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, SnapshotError> {
     result.map_err(|error| SnapshotError::Io { path: path.into(), error })

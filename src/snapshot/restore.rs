@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! 1  .NAME.unfinished beside the target: parts are copied into it, each against its SHA-256
-//! 2  all of it is verified as `acta verify` does
+//! 2  all of it is verified as `acta verify` does, and its index made beside
 //! 3  what is behind the moment goes; what signed so far becomes an ancestor
 //! 4  the log is opened, the blocks of the tail appended, the epoch begun, a key and a token made
 //! 5  everything is synced, and the directory renamed to the target
@@ -12,7 +12,9 @@
 //! Killed before the last step, there is nothing at the target; the next attempt begins anew.
 
 use super::{
-    CHECKPOINTS, CONTENT, Checked, Manifest, Snapshot, SnapshotError, TAIL, VERIFIER, at, parent,
+    CHECKPOINTS, CONTENT, Checked, INDEX, Manifest, Snapshot, SnapshotError, TAIL, VERIFIER, at,
+    indexing::Indexing,
+    parent,
     receive::discard,
     sync_directories, unfinished,
     verify::{tail_files, verify},
@@ -106,10 +108,17 @@ pub fn stage(
     let data = DataDir::create(&stage, manifest.log_id, manifest.created)?;
     snapshot.unpack(&stage, |done| each("copying", done))?;
     let mut kept = Kept::default();
+    let ends = journal::segments(&stage, manifest.log_id)?.iter().map(|it| it.last).collect();
+    let mut indexing = Indexing::begin(stage.join(INDEX), ends)?;
     let checked = verify(&stage, manifest, key, &mut |block| {
         each("verifying", block.last().0);
-        kept.take_in(block, cut);
-    })?;
+        match kept.take_in(block, cut) {
+            true => indexing.push(&block.records),
+            false => indexing.end(),
+        }
+    });
+    indexing.finish()?;
+    let checked = checked?;
     if checked.verdict.worst().is_some() {
         return Ok(Err(checked));
     }
@@ -197,8 +206,11 @@ struct Kept {
 }
 
 impl Kept {
-    fn take_in(&mut self, block: &Block, cut: Cut) {
+    /// Whether all of the block is kept.
+    fn take_in(&mut self, block: &Block, cut: Cut) -> bool {
+        let mut count = 0;
         for record in block.records.iter().filter(|record| cut.keeps(record)) {
+            count += 1;
             self.last = record.seq();
             if let Some(content) = &record.content
                 && content.body == ContentBody::File
@@ -206,6 +218,7 @@ impl Kept {
                 self.contents.insert(content.digest);
             }
         }
+        count == block.records.len()
     }
 }
 
