@@ -84,15 +84,50 @@ impl Client {
         Ok(Answer { status, body })
     }
 
+    /// How many lines an answer has, and how many bytes. They are not kept.
+    pub(crate) fn count_lines(&mut self, path: &str, accept: &str) -> Result<(u64, u64)> {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\naccept: {accept}\r\n\r\n",
+            self.authority, self.token
+        );
+        self.stream.write_all(request.as_bytes())?;
+        self.buffer.clear();
+        let end = self.fill_until(0, b"\r\n\r\n")?;
+        ensure!(status_of(&self.buffer) == Some(200), "{path} was not answered with 200");
+        ensure!(find(&self.buffer[..end], b"chunked").is_some(), "{path} is not chunked");
+        self.buffer.drain(..end + 4);
+        let (mut lines, mut bytes) = (0, 0);
+        loop {
+            let end = self.fill_until(0, b"\r\n")?;
+            let digits = std::str::from_utf8(&self.buffer[..end])?;
+            let length = usize::from_str_radix(digits.split(';').next().unwrap_or("").trim(), 16)?;
+            while self.buffer.len() < end + 2 + length + 2 {
+                self.fill()?;
+            }
+            let chunk = &self.buffer[end + 2..end + 2 + length];
+            lines += chunk.iter().filter(|byte| **byte == b'\n').count() as u64;
+            bytes += length as u64;
+            self.buffer.drain(..end + 2 + length + 2);
+            if length == 0 {
+                return Ok((lines, bytes));
+            }
+        }
+    }
+
+    /// Where something stands in what has come, once it has come.
+    fn fill_until(&mut self, from: usize, end: &[u8]) -> Result<usize> {
+        loop {
+            if let Some(at) = find(&self.buffer[from..], end) {
+                return Ok(from + at);
+            }
+            self.fill()?;
+        }
+    }
+
     fn chunked(&mut self, mut at: usize) -> Result<Vec<u8>> {
         let mut body = Vec::new();
         loop {
-            let line = loop {
-                if let Some(end) = find(&self.buffer[at..], b"\r\n") {
-                    break at + end;
-                }
-                self.fill()?;
-            };
+            let line = self.fill_until(at, b"\r\n")?;
             let digits = std::str::from_utf8(&self.buffer[at..line])?;
             let length = usize::from_str_radix(digits.split(';').next().unwrap_or("").trim(), 16)?;
             while self.buffer.len() < line + 2 + length + 2 {

@@ -173,6 +173,22 @@ pub(crate) fn durable_appends(
     Ok(taken)
 }
 
+/// Has the system forget what it has in memory of the files below a directory, as far as they are on the disk.
+pub(crate) fn drop_cached(directory: &Path) -> Result<()> {
+    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            drop_cached(&entry.path())?;
+            continue;
+        }
+        // A store that is replaced meanwhile is none of ours.
+        let Ok(file) = File::open(entry.path()) else { continue };
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+    }
+    Ok(())
+}
+
 /// The value below which `share` of the samples lie; sorts them.
 pub(crate) fn percentile(samples: &mut [f64], share: f64) -> f64 {
     if samples.is_empty() {

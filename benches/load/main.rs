@@ -1,8 +1,8 @@
 //! The load bench: the five figures that Acta promises, measured on the release binary from
 //! outside, each beside a bare limit or a baseline of the same run.
 //!
-//! `cargo bench --bench load -- [commands latency output observers audit registry external replay
-//! postgres]`, and by name only `soak`: mixed load with kills, for an hour unless told otherwise.
+//! `cargo bench --bench load -- [commands latency output observers audit registry external history
+//! replay postgres]`, and by name only `soak`: mixed load with kills, for an hour unless told otherwise.
 //!
 //! Everything is on loopback and on a real disk, every scenario has a deadline, and only
 //! processes started here are ended here.
@@ -14,6 +14,7 @@ mod commands;
 mod external;
 mod fleet;
 mod generator;
+mod history;
 mod latency;
 mod link;
 mod machine;
@@ -51,6 +52,8 @@ enum Scenario {
     Registry,
     /// Agents that connect in: a fleet at rest, and a message to one that waits.
     External,
+    /// A long history: disk, start, memory, look-ups, snapshots, restore, commands behind it.
+    History,
     /// Decode, verify and apply the whole log, offline.
     Replay,
     /// The PostgreSQL baseline of the commands.
@@ -86,6 +89,12 @@ struct Options {
     /// How often the soak scenario kills the service, in seconds.
     #[arg(long, default_value_t = 300.0)]
     kill_every: f64,
+    /// Records of the history scenario.
+    #[arg(long, default_value_t = 1_000_000)]
+    records: u64,
+    /// A directory that `acta bench generate` made, for the history scenario; a copy is measured.
+    #[arg(long)]
+    data: Option<PathBuf>,
     /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -162,6 +171,9 @@ fn run(options: &Options, report: &mut Report) {
     }
     if options.wants(Scenario::External) {
         external::run(options, report).unwrap_or_else(|error| report.broken("external", &error));
+    }
+    if options.wants(Scenario::History) {
+        history::run(options, report).unwrap_or_else(|error| report.broken("history", &error));
     }
     if options.wants(Scenario::Replay) {
         let result = match filled {
