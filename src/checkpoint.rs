@@ -133,6 +133,16 @@ impl Checkpoints {
         behind.try_for_each(|seq| fs::remove_file(self.path(seq)))
     }
 
+    /// Removes those that stand at a record or before it.
+    pub fn remove_before(&self, seq: Sequence) -> io::Result<()> {
+        let mut before = self.positions().into_iter().filter(|position| *position <= seq);
+        before.try_for_each(|position| match fs::remove_file(self.path(position)) {
+            // They are thinned out at the same time.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        })
+    }
+
     /// Keeps the newest and the oldest, and of those between only what is needed for each to
     /// be at most twice as old as the one after it.
     fn thin_out(&self, head: Sequence) -> io::Result<()> {
@@ -144,7 +154,11 @@ impl Checkpoints {
             let older = positions.get(n + 1);
             let spare = older.is_some_and(|older| age(*older) <= kept_age * 2);
             if n >= NEWEST_KEPT && spare {
-                fs::remove_file(self.path(*seq))?;
+                match fs::remove_file(self.path(*seq)) {
+                    // It may have expired meanwhile.
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
             } else {
                 kept_age = age(*seq);
             }

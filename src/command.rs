@@ -6,11 +6,11 @@ pub use external::{AgentHealth, ExternalChange, NewExternal};
 
 use crate::error::Rejection;
 use acta_events::{
-    Actor, ConfigBundleStored, CursorName, Digest, ErasureOrder, ExitStatus, HostId,
-    HostRegistered, IdempotencyKey, InputKind, LocalPodsInspected, LocalWorkerFound, LogForked,
-    OutputKind, ProcessRef, ReadsRecorded, Record, RemoteRuntimeRegistered, Revision, RuntimeId,
-    RuntimeRegistered, Sequence, StoredContent, Timestamp, TokenId, TokenIssued, TraceParent,
-    TurnResult, WorkerCreated, WorkerId, WorkerRef, sha256,
+    Actor, ConfigBundleStored, CursorName, Digest, ErasureOrder, ExitStatus, HistoryExpired,
+    HostId, HostRegistered, IdempotencyKey, InputKind, LocalPodsInspected, LocalWorkerFound,
+    LogForked, OutputKind, ProcessRef, ReadsRecorded, Record, RemoteRuntimeRegistered, Revision,
+    RuntimeId, RuntimeRegistered, Sequence, StoredContent, Timestamp, TokenId, TokenIssued,
+    TraceParent, TurnResult, WorkerCreated, WorkerId, WorkerRef, sha256,
 };
 use acta_projections::{EXTERNAL_RUNTIME, WorkerState};
 use bytes::Bytes;
@@ -115,6 +115,8 @@ pub enum Command {
     },
     /// Do again what the log asks for; nothing happens if that is done already.
     ResumeDispatch,
+    /// Let the oldest segments expire, whose base is durable; nothing happens if they have.
+    ExpireHistory(Box<HistoryExpired>),
     /// Make a runtime known, with its templates; nothing happens if it is known so already.
     RegisterRuntime {
         /// The runtime.
@@ -383,6 +385,7 @@ impl Command {
             Self::StopService { .. } => "stop_service",
             Self::ForkLog { .. } => "fork_log",
             Self::ResumeDispatch => "resume_dispatch",
+            Self::ExpireHistory(_) => "expire_history",
             Self::RegisterRuntime { .. } => "register_runtime",
             Self::RegisterRemote { .. } => "register_remote",
             Self::RetireRuntime { .. } => "retire_runtime",

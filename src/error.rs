@@ -100,6 +100,8 @@ codes! {
     CursorDiverged = "cursor_diverged" 409;
     /// A cursor is before what is retained.
     CursorExpired = "cursor_expired" 410;
+    /// What is asked for has expired by the policy that says how long history is kept.
+    HistoryExpired = "history_expired" 410;
     /// The content was erased.
     ContentErased = "content_erased" 410;
     /// A row that a poll is to continue after is none of this worker's, or not there any more.

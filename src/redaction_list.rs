@@ -91,12 +91,7 @@ pub fn apply(
         if item.log_id != log.id() {
             return Err(ApplyError::Foreign { found: item.log_id, expected: log.id() });
         }
-        let before = Sequence(item.record.0.saturating_sub(1));
-        let known = if item.record > log.head() {
-            None
-        } else {
-            log.read_blocking(before, item.record, 1)?.pop()
-        };
+        let known = if item.record > log.head() { None } else { log.record_blocking(item.record)? };
         let known = known.map(|logged| Arc::clone(&logged.record));
         let Some(found) = known.filter(|record| record.digest == item.record_digest) else {
             applied.absent += 1;

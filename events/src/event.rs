@@ -11,6 +11,7 @@ mod external;
 mod hosts;
 mod local_pods;
 mod registry;
+mod retention;
 mod worker;
 
 pub use access::*;
@@ -20,6 +21,7 @@ pub use external::*;
 pub use hosts::*;
 pub use local_pods::*;
 pub use registry::*;
+pub use retention::*;
 pub use worker::*;
 
 use serde::{Deserialize, Serialize};
@@ -223,6 +225,8 @@ events! {
     /// The content of an earlier record is erased; its digest stays. Content: the reason, if one
     /// was given.
     ContentRedacted = "content_redacted" v 1;
+    /// The oldest segments expired by policy; rebuilds begin with a base from now on.
+    HistoryExpired = "history_expired" v 1;
 }
 
 impl Event {

@@ -95,6 +95,15 @@ fn service_events() -> Vec<Event> {
         }
         .into(),
         DispatchResumed { epoch: Epoch(2) }.into(),
+        HistoryExpired {
+            through: Sequence(65_536),
+            base: Digest([7; 32]),
+            root: Digest([9; 32]),
+            segments: 1,
+            bytes: 4_194_304,
+            policy: RetentionPolicy { keep_s: Some(2_592_000), keep_bytes: Some(1 << 30) },
+        }
+        .into(),
         RuntimeRegistered { kind: "embedded".into(), label: "Here".into(), templates: templates() }
             .into(),
         RuntimeUpdated { label: "There".into(), templates: templates() }.into(),

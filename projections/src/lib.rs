@@ -25,7 +25,7 @@ pub use external::{
     Undelivered, WAITING_MAX,
 };
 pub use hosts::{HostState, HostStatus, Hosts};
-pub use lineage::{EpochStart, Lineage};
+pub use lineage::{EpochStart, Expired, Lineage};
 pub use local_workers::{LocalWorkerState, LocalWorkers};
 pub use redactions::{Redaction, Redactions};
 pub use registry::{REMOTE_HTTP, RuntimeState, RuntimeStatus, Runtimes, remote_host};

@@ -1,7 +1,7 @@
-//! The incarnations of the log.
+//! The incarnations of the log, and where it begins.
 
 use crate::Projection;
-use acta_events::{Epoch, Event, Record, Sequence};
+use acta_events::{Epoch, Event, HistoryExpired, Record, Sequence, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Where an epoch began.
@@ -13,6 +13,18 @@ pub struct EpochStart {
     pub fork: Sequence,
 }
 
+/// Up to where history has expired.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expired {
+    /// The record that says so.
+    pub seq: Sequence,
+    /// When that was.
+    pub at: Timestamp,
+    /// What it says.
+    #[serde(flatten)]
+    pub history: HistoryExpired,
+}
+
 /// The epochs of this log, oldest first. A log that was never restored has epoch 1 only.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lineage {
@@ -20,6 +32,9 @@ pub struct Lineage {
     /// The newest epoch has not begun to act upon what the log asks for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     is_paused: bool,
+    /// The beginning is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expired: Option<Expired>,
 }
 
 impl Default for Lineage {
@@ -27,6 +42,7 @@ impl Default for Lineage {
         Self {
             epochs: vec![EpochStart { epoch: Epoch(1), fork: Sequence::ZERO }],
             is_paused: false,
+            expired: None,
         }
     }
 }
@@ -41,6 +57,16 @@ impl Lineage {
     /// parent may have done it.
     pub fn is_paused(&self) -> bool {
         self.is_paused
+    }
+
+    /// Up to where history has expired, if any has.
+    pub fn expired(&self) -> Option<&Expired> {
+        self.expired.as_ref()
+    }
+
+    /// The last record that expired; zero if none has.
+    pub fn expired_through(&self) -> Sequence {
+        self.expired.as_ref().map_or(Sequence::ZERO, |expired| expired.history.through)
     }
 
     /// The epochs, oldest first.
@@ -79,6 +105,10 @@ impl Projection for Lineage {
                 self.is_paused = true;
             }
             Event::DispatchResumed(_) => self.is_paused = false,
+            Event::HistoryExpired(history) if history.through > self.expired_through() => {
+                let (seq, at) = (record.seq(), record.header.time);
+                self.expired = Some(Expired { seq, at, history: history.clone() });
+            }
             _ => {}
         }
     }

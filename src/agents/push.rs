@@ -106,7 +106,7 @@ impl Push {
             self.begin(&worker, &mut at_work, &mut tasks);
         }
         let filter = Filter { runtime: Some(external_runtime()), ..Filter::default() };
-        let mut follower = Follower::new(Arc::clone(&self.log), filter, None, head);
+        let mut follower = Follower::new(Arc::clone(&self.log), filter, None, head).holding();
         loop {
             match follower.read().await {
                 Ok(records) => {
@@ -191,7 +191,12 @@ impl Push {
 
     /// Delivers one message, or gives it up; returns early if there is another URL by now.
     async fn deliver(&self, next: &Next) -> Result<(), Rejection> {
-        let Some(logged) = self.log.record(next.message).await? else { return Ok(()) };
+        let Some(logged) = self.log.record(next.message).await? else {
+            if self.log.has_expired(next.message) {
+                self.give_up(next, 0, "it has expired".into()).await;
+            }
+            return Ok(());
+        };
         let record = &logged.record;
         let Some(body) = self.body(record).await? else {
             self.give_up(next, 0, "its content was erased".into()).await;

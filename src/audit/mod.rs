@@ -41,7 +41,7 @@ pub use notary::{Notary, NotaryError, NotaryOwner};
 pub use proof::{Consistency, Inclusion, leaf_of};
 pub use receipt::{Proven, Receipt, ReceiptError};
 pub use tile_path::{TileKind, TilePath};
-pub use tree::{StoredTiles, TILE_WIDTH, Tree, TreeError};
+pub use tree::{StoredTiles, TILE_WIDTH, Tree, TreeError, each_leaf};
 pub(crate) use verify::Erasures;
 pub use verify::{Erasure, Held, Kind, Problem, Verdict, Verification};
 

@@ -6,7 +6,10 @@
 //! checkpoints of the projections, so that a start has as little to take in again as of these.
 
 use super::files::{Files, PIECE_BYTES, State};
-use crate::error::{Code, Rejection};
+use crate::{
+    base::Begin,
+    error::{Code, Rejection},
+};
 use acta_events::{Digest, block::Block};
 use parking_lot::{Mutex, RwLock};
 use std::{io, path::Path};
@@ -24,13 +27,23 @@ pub enum TreeError {
     /// A tile is not what it should be.
     #[error(
         "tile {tile} of level {level} of the tree is missing or damaged. Stop the service and \
-         remove the directory `tree`: it is made anew from the log"
+         remove the directory `tree`: it is made anew from the log, unless a part of that has \
+         expired; then restore it from a snapshot or a backup"
     )]
     Damaged {
         /// The level of tiles, from 0.
         level: u8,
         /// Its number in the level.
         tile: u64,
+    },
+    /// What has expired is in no other place.
+    #[error(
+        "the directory `tree` lacks what is known of records 1 to {through}, which have expired, \
+         or does not match the base. Restore it from a snapshot or a backup"
+    )]
+    Lost {
+        /// The last record that expired.
+        through: u64,
     },
     /// The tree does not go that far.
     #[error("the tree has {size} records, not {wanted}")]
@@ -56,7 +69,7 @@ pub enum TreeError {
 impl From<TreeError> for Rejection {
     fn from(error: TreeError) -> Self {
         let code = match &error {
-            TreeError::Damaged { .. } => Code::StoreCorrupt,
+            TreeError::Damaged { .. } | TreeError::Lost { .. } => Code::StoreCorrupt,
             TreeError::Beyond { .. } => Code::NotFound,
             TreeError::Gap { .. } => Code::Internal,
             TreeError::Io(_) => Code::StoreIo,
@@ -128,24 +141,59 @@ impl Tree {
     /// Opens the tree in a directory, which is made if there is none. What cannot be trusted is
     /// passed over: the tree is then empty. Blocking.
     pub fn open(dir: &Path) -> Result<Self, TreeError> {
+        Self::open_behind(dir, None)
+    }
+
+    /// The same of a log whose beginning has expired: what cannot be trusted is passed over down to
+    /// there, and what is known of the beginning has to be there.
+    pub fn open_behind(dir: &Path, begin: Option<&Begin>) -> Result<Self, TreeError> {
         let files = Files::new(dir)?;
-        let nodes = match files.state() {
-            Some(state) => load(&files, &state),
+        let state = files.state();
+        let nodes = match &state {
+            Some(state) => load(&files, state),
             None => Ok(Nodes::default()),
         };
         let tree = match nodes {
-            Ok(nodes) => Self::new(Some(files.clone()), nodes),
+            Ok(nodes) => Self::new(Some(files), nodes),
             Err(TreeError::Io(error)) => return Err(error.into()),
-            Err(_) => Self::new(Some(files.clone()), Nodes::default()),
+            Err(_) => Self::new(Some(files), Nodes::default()),
         };
-        match files.state() {
-            Some(state) if !matches!(tree.root(state.size), Ok(root) if root == state.root) => {
+        let is_whole = state.is_none_or(|state| tree.has_root(state.size, state.root));
+        match begin {
+            Some(begin) if !is_whole || !tree.has_root(begin.seq.0, Hash(begin.root.0)) => {
+                tree.rewind(begin)?;
+            }
+            None if !is_whole => {
                 tracing::warn!("the tree does not match its own root; it is made anew");
                 tree.reset()?;
-                Ok(tree)
             }
-            _ => Ok(tree),
+            _ => {}
         }
+        Ok(tree)
+    }
+
+    fn has_root(&self, size: u64, root: Hash) -> bool {
+        matches!(self.root(size), Ok(found) if found == root)
+    }
+
+    /// Goes back to where the log begins: what was taken in since is of another history, or cannot be
+    /// trusted.
+    pub(crate) fn rewind(&self, begin: &Begin) -> Result<(), TreeError> {
+        let lost = TreeError::Lost { through: begin.seq.0 };
+        let Some(files) = &self.files else { return Err(lost) };
+        let root = Hash(begin.root.0);
+        let state = State { size: begin.seq.0, block: begin.block, root };
+        let _alone = self.flushing.lock();
+        match load(files, &state) {
+            Ok(nodes) => *self.nodes.write() = nodes,
+            Err(TreeError::Io(error)) => return Err(error.into()),
+            Err(_) => return Err(lost),
+        }
+        if !self.has_root(begin.seq.0, root) {
+            return Err(lost);
+        }
+        tracing::warn!(begin = %begin.seq, "the tree goes back to where the log begins");
+        Ok(files.replace_state(&state)?)
     }
 
     /// Without a directory.
@@ -300,6 +348,26 @@ impl StoredTiles {
     pub fn is_full(bytes: u64) -> bool {
         bytes == PIECE_BYTES
     }
+}
+
+/// Gives the first leaf hashes of a tree in a directory to `each`. Blocking.
+pub fn each_leaf(
+    dir: &Path,
+    size: u64,
+    mut each: impl FnMut(Hash) -> Result<(), TreeError>,
+) -> Result<(), TreeError> {
+    let files = Files::at(dir);
+    let mut first = 0;
+    while first < size {
+        let width = TILE_WIDTH.min(size - first);
+        let bytes = files.read(0, first, width as usize)?;
+        for leaf in bytes.chunks_exact(HASH_SIZE) {
+            let damaged = TreeError::Damaged { level: 0, tile: first / TILE_WIDTH };
+            each(Hash(leaf.try_into().map_err(|_| damaged)?))?;
+        }
+        first += width;
+    }
+    Ok(())
 }
 
 /// What is in memory of a tree whose files go that far: of each level the incomplete tile.

@@ -5,6 +5,7 @@
 //! understood, its time, the version of its worker; then the tree over all of it, what was
 //! signed, and the projections with their stored checkpoints.
 
+mod behind;
 mod erasures;
 mod tiles;
 
@@ -26,7 +27,7 @@ use acta_events::{
     ContentBody, Digest, Epoch, LogId, Record, RuntimeId, Sequence, Timestamp, Version, WorkerId,
     block::{Block, genesis},
 };
-use acta_projections::{ProjectionDigest, Projections};
+use acta_projections::{Expired, ProjectionDigest, Projections};
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -100,6 +101,9 @@ pub struct Verdict {
     pub index_runs: u64,
     /// Contents in files of their own that were read.
     pub contents: u64,
+    /// What had expired, and by which record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expired: Option<Expired>,
     /// Contents that were erased, with who ordered it.
     pub erased: Vec<Erasure>,
     /// How many further ones are not told of.
@@ -148,6 +152,7 @@ pub struct Verification {
     index_runs: u64,
     contents: u64,
     erasures: Erasures,
+    behind: behind::Behind,
     problems: Vec<Problem>,
     untold: u64,
 }
@@ -178,6 +183,7 @@ impl Verification {
             index_runs: 0,
             contents: 0,
             erasures: Erasures::default(),
+            behind: behind::Behind::default(),
             problems: Vec::new(),
             untold: 0,
         })
@@ -316,6 +322,7 @@ impl Verification {
     }
 
     fn fold(&mut self, record: &Record) {
+        self.compare_base(record);
         // Sequences were compared, so that there is no gap to be refused.
         if let Err(gap) = self.projections.apply(record) {
             self.damaged(record.seq(), record.seq(), gap.to_string());
@@ -364,6 +371,7 @@ impl Verification {
         tiles: Option<&Path>,
     ) -> Result<Verdict, TreeError> {
         self.tree.flush()?;
+        self.look_for_base();
         if let Some(dir) = tiles {
             let newest = signed.iter().map(|(_, checkpoint)| checkpoint).max_by_key(|it| it.size());
             for problem in tiles::compare(dir, &self.tree, newest)? {
@@ -414,6 +422,7 @@ impl Verification {
             checkpoints: self.compared,
             index_runs: self.index_runs,
             contents: self.contents,
+            expired: self.projections.lineage.expired().cloned(),
             erased,
             erased_more,
             signed: held,
@@ -424,7 +433,9 @@ impl Verification {
 
     fn hold(&mut self, which: &'static str, signed: &SignedCheckpoint) -> Result<Held, TreeError> {
         let size = self.tree.size();
-        let holds = if signed.size() <= size {
+        let holds = if self.behind.has_lost_leaves() {
+            None
+        } else if signed.size() <= size {
             Some(self.tree.root(signed.size())? == signed.root())
         } else if self.gapless {
             Some(false)

@@ -26,6 +26,7 @@ const ATTEMPTS_MAX: u32 = 8;
 /// holds none whose order is in it: one that was written before is a reason to begin again.
 pub(super) async fn export(file: Option<&Path>, client: &Client, out: &mut Output) -> Result<()> {
     let path = file.context("an archive is written to a file; name it")?;
+    refuse_expired(client).await?;
     let file = OpenOptions::new().write(true).create_new(true).open(path);
     let mut file = file.with_context(|| format!("{}", path.display()))?;
     for _ in 0..ATTEMPTS_MAX {
@@ -78,6 +79,23 @@ async fn write(file: File, client: &Client) -> Result<(File, Option<Sequence>)> 
 #[derive(Deserialize)]
 struct Standing {
     head: u64,
+    /// Up to where history has expired.
+    #[serde(default)]
+    expired_through: u64,
+}
+
+/// An archive holds every record from the first one on.
+async fn refuse_expired(client: &Client) -> Result<()> {
+    let call = Call::get(&["events"]).query("limit", Some(0));
+    let through = client.send_as::<Standing>(call).await?.expired_through;
+    if through > 0 {
+        bail!(
+            "history_expired: an archive holds all records, and 1 to {through} have expired. What is \
+             left of the log, and the proofs of what is not, is in a snapshot: `acta snapshot create`. \
+             `acta export` without --format archive writes the records that are there"
+        );
+    }
+    Ok(())
 }
 
 #[derive(Deserialize)]

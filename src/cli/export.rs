@@ -92,6 +92,9 @@ struct Standing {
     head: Sequence,
     /// Of its beginning; it names the log.
     cursor: String,
+    /// Up to where history has expired.
+    #[serde(default)]
+    expired_through: Sequence,
 }
 
 pub(super) async fn run(args: ExportArgs, client: &Client, out: &mut Output) -> Result<()> {
@@ -126,7 +129,14 @@ pub(super) async fn run(args: ExportArgs, client: &Client, out: &mut Output) -> 
         // What comes while it is written is for the next export.
         ("until", Some(args.until.clone().unwrap_or_else(|| standing.head.to_string()))),
     ];
-    let from = from.unwrap_or(Start::After(Sequence::ZERO));
+    let mut from = from.unwrap_or(Start::After(Sequence::ZERO));
+    if from == Start::After(Sequence::ZERO) && standing.expired_through > Sequence::ZERO {
+        note(&format!(
+            "records 1 to {} have expired; they are not in it",
+            standing.expired_through
+        ));
+        from = Start::After(standing.expired_through);
+    }
     let mut lines = Lines::new(client, query, from.clone());
     let done = copy(&mut lines, &mut sink, args.format, beginning.log, standing.head).await;
     sink.finish()?;

@@ -1,7 +1,7 @@
 //! `acta log`: who did what, when, by which command. Reads from the end, a page at a time.
 
 use super::client::{Call, Client};
-use super::output::{Format, Output};
+use super::output::{Format, Output, note};
 use super::parse_moment;
 use super::short_ids::resolve_worker;
 use super::tail::parse_type;
@@ -78,6 +78,8 @@ struct Page {
     before: Option<Sequence>,
     /// Where the next newer page goes on.
     cursor: Option<String>,
+    /// Up to where history has expired.
+    expired_through: Option<Sequence>,
 }
 
 #[derive(Deserialize)]
@@ -111,6 +113,13 @@ pub(super) async fn run(args: LogArgs, client: &Client, out: &mut Output) -> Res
         }
     }
     log.oldest_first(first.map(|place| place.seq)).await
+}
+
+/// Says where the log begins, if not with the first record.
+fn say_expired(through: Option<Sequence>) {
+    if let Some(through) = through {
+        note(&format!("records 1 to {through} have expired"));
+    }
 }
 
 struct Log<'a> {
@@ -154,6 +163,9 @@ impl Log<'_> {
             self.out.flush()?;
             left = left.saturating_sub(page.events.len() as u64);
             before = page.before;
+            if left > 0 && before.is_none() {
+                say_expired(page.expired_through);
+            }
             if left == 0 || before.is_none() {
                 return Ok(());
             }
@@ -174,6 +186,9 @@ impl Log<'_> {
                 self.print(record.get())?;
             }
             self.out.flush()?;
+            if cursor.is_none() && first.is_none() {
+                say_expired(page.expired_through);
+            }
             left = left.saturating_sub(page.events.len() as u64);
             if page.cursor.is_none() || page.cursor == cursor {
                 break;

@@ -10,6 +10,7 @@ use super::{
     serve_args::DATA_DEFAULT,
 };
 use crate::{
+    base::{Base, DIRECTORY as BASES},
     checkpoint::Checkpoints,
     data_dir::DataDir,
     journal::{HeadError, Journal, OpenError, ReadError, ReadLimits, SEGMENTS, SledJournal},
@@ -38,7 +39,8 @@ const DAMAGES_MAX: usize = 16;
 pub(super) const UNEQUAL_CODE: u8 = 3;
 
 const HELP: &str = "\
-Every record is read from sequence 1, verified, and applied to all views. What comes out is
+Every record is read from sequence 1, or from where history has expired, verified, and applied to
+all views. What comes out is
 compared with what comes out of each stored checkpoint and the records after it.
 
 The service has to be stopped. The data directory is not changed: a copy of the log is made
@@ -69,6 +71,9 @@ pub(super) fn damaged(why: String) -> anyhow::Error {
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     log_id: LogId,
+    /// Where the replay began, if not with the first record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expired_through: Option<Sequence>,
     /// How many records were replayed.
     pub(super) records: u64,
     /// How long that took: decoding, verifying and applying, without reading.
@@ -131,7 +136,11 @@ fn print(report: &Report, out: &mut Output) -> Result<()> {
     for ProjectionDigest { name, position, digest } in &report.projections {
         out.line(&format!("{name:<10} {position:>10}  {digest}"))?;
     }
-    out.line(&format!("{:<10} {:>10}  {}", "all", report.records, report.digest))?;
+    let position = report.projections.first().map_or(Sequence::ZERO, |first| first.position);
+    out.line(&format!("{:<10} {position:>10}  {}", "all", report.digest))?;
+    if let Some(through) = report.expired_through {
+        out.line(&format!("base {through:>15}  the records up to it have expired"))?;
+    }
     for CheckpointReport { position, equal, .. } in &report.checkpoints {
         let verdict = if *equal { "equal" } else { "NOT EQUAL" };
         out.line(&format!("checkpoint {position:>9}  {verdict}"))?;
@@ -146,7 +155,8 @@ fn print(report: &Report, out: &mut Output) -> Result<()> {
 pub(super) fn examine(path: &Path) -> Result<Report> {
     let stopped = StoppedLog::open(path)?;
     let checkpoints = Checkpoints::new(stopped.data.subpath("checkpoints"));
-    let mut replay = Replay::new(stopped.data.log_id(), checkpoints);
+    let base = stopped.journal.base().map_err(|error| damaged(error.to_string()))?;
+    let mut replay = Replay::new(stopped.data.log_id(), checkpoints, base);
     replay.run(&stopped.journal)?;
     Ok(replay.report())
 }
@@ -220,11 +230,12 @@ fn copy_log(data: &Path) -> Result<TempDir> {
         let of_the_log = name == "acta.json"
             || name == "HEAD"
             || name == SEGMENTS
+            || name == BASES
             || name
                 .to_str()
                 .is_some_and(|name| name.starts_with("log-") || name.starts_with("commit-"));
         if of_the_log {
-            copy(&entry.path(), &dir.path().join(&name), name == SEGMENTS)
+            copy(&entry.path(), &dir.path().join(&name), name == SEGMENTS || name == BASES)
                 .with_context(|| format!("{} cannot be copied", entry.path().display()))?;
         }
     }
@@ -251,6 +262,8 @@ fn copy(from: &Path, to: &Path, immutable: bool) -> std::io::Result<()> {
 struct Replay {
     log: LogId,
     checkpoints: Checkpoints,
+    /// The last record that has expired.
+    begin: Option<Sequence>,
     projections: Projections,
     previous: Digest,
     spent: Duration,
@@ -261,14 +274,20 @@ struct Replay {
 }
 
 impl Replay {
-    fn new(log: LogId, checkpoints: Checkpoints) -> Self {
+    fn new(log: LogId, checkpoints: Checkpoints, base: Option<Base>) -> Self {
+        let (begin, projections) = match base {
+            Some(Base { begin, views }) => (Some(begin), views),
+            None => (None, Projections::default()),
+        };
         let mut ahead = checkpoints.positions();
+        ahead.retain(|position| begin.is_none_or(|begin| *position > begin.seq));
         ahead.reverse();
         Self {
             log,
             checkpoints,
-            projections: Projections::default(),
-            previous: genesis(log),
+            begin: begin.map(|begin| begin.seq),
+            projections,
+            previous: begin.map_or(genesis(log), |begin| begin.block),
             spent: Duration::ZERO,
             ahead,
             from_checkpoints: Vec::new(),
@@ -372,7 +391,8 @@ impl Replay {
     }
 
     fn report(self) -> Report {
-        let records = self.projections.position().0;
+        let begin = self.begin.unwrap_or(Sequence::ZERO);
+        let records = self.projections.position().0 - begin.0;
         let digest = self.projections.digest();
         let checkpoint = |(position, state): (Sequence, Result<Projections, String>)| match state {
             Ok(projections) => {
@@ -390,6 +410,7 @@ impl Replay {
         let equal = self.damage.is_empty() && checkpoints.iter().all(|each| each.equal);
         Report {
             log_id: self.log,
+            expired_through: self.begin,
             records,
             seconds,
             records_per_second: if seconds > 0.0 { records as f64 / seconds } else { 0.0 },

@@ -27,6 +27,13 @@ pub(super) async fn run(args: ReceiptArgs, client: &Client, out: &mut Output) ->
     match out.format {
         Format::Json => out.json(&answer),
         Format::Table => {
+            if answer["expired"] == true {
+                anyhow::bail!(
+                    "record {} has expired, and a receipt holds the record: whoever got one keeps \
+                     it. That the log had it is proven by `-o json`",
+                    args.sequence
+                );
+            }
             let receipt = answer["receipt"].as_str();
             out.text(receipt.context("the service answered without a receipt")?)
         }

@@ -4,13 +4,14 @@
 mod orders;
 
 use super::client::{Call, Client};
-use super::output::{Format, Output, cell_at, table};
+use super::output::{Format, Output, cell_at, note, table};
 use super::progress::Progress;
-use super::rebuild::StoppedLog;
+use super::rebuild::{StoppedLog, damaged};
 use super::tail::parse_type;
 use super::timeline::{RecordView, Timeline};
 use super::{parse_moment, usage};
 use crate::{
+    base::Begin,
     content::ContentStore,
     journal::ReadLimits,
     overview::{self, Wanted, overview},
@@ -18,7 +19,7 @@ use crate::{
 };
 use acta_events::{Actor, ContentBody, Record, RuntimeId, Sequence, Timestamp};
 use acta_projections::{Projections, WorkerStatus};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use clap::Args;
 use orders::Orders;
@@ -142,7 +143,13 @@ pub(super) fn run_stopped(args: &ReplayArgs, data: &Path, out: &mut Output) -> R
     let mut progress = Progress::new("records", Some(head.0));
     let mut printer = Printer::new(args, out);
     let orders = if args.events { Some(Orders::of(&stopped)?) } else { None };
+    let base = stopped.journal().base().map_err(|error| damaged(error.to_string()))?;
     let mut projections = Projections::default();
+    if let Some(base) = base {
+        end.check(&base.begin)?;
+        note(&format!("records 1 to {} have expired", base.begin.seq));
+        projections = base.views;
+    }
     'log: while projections.position() < head {
         let limits = ReadLimits { blocks: 64, bytes: 4 << 20 };
         let blocks = orders::read(stopped.journal(), projections.position(), limits)?;
@@ -189,6 +196,24 @@ impl End {
             return Ok(Self::Sequence(seq));
         }
         Ok(Self::Time(Timestamp::parse(to)?))
+    }
+
+    /// Refuses a moment before the first record that is there.
+    fn check(&self, begin: &Begin) -> Result<()> {
+        let is_gone = match self {
+            Self::Sequence(seq) => *seq < begin.seq,
+            Self::Time(time) => *time < begin.time,
+        };
+        if is_gone {
+            bail!(
+                "history_expired: records 1 to {} have expired; the first moment that can be seen is \
+                 {}, right after them ({})",
+                begin.seq,
+                begin.seq,
+                begin.time
+            );
+        }
+        Ok(())
     }
 
     fn is_before(&self, record: &Record) -> bool {

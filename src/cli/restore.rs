@@ -18,14 +18,14 @@ use crate::{
         core::{Core, LogEnd},
         offline::record,
     },
-    journal::EncodedBlock,
+    journal::{EncodedBlock, Journal, SealLimits},
     log::Log,
     redaction_list::{Applied, ListedRedaction, apply},
     snapshot::{Cut, Snapshot, Staged, stage},
 };
 use acta_events::{
-    Content, Digest, LogForked, MediaType, Sequence, StoredContent, Timestamp, block::Block,
-    record::INLINE_BYTES_MAX,
+    Content, Digest, HistoryExpired, LogForked, MediaType, RetentionPolicy, Sequence,
+    StoredContent, Timestamp, block::Block, record::INLINE_BYTES_MAX,
 };
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -173,7 +173,8 @@ pub(super) fn restore(
 
 /// Appends what follows the segments, and begins the epoch.
 fn begin_epoch(staged: &mut Staged, list: Vec<ListedRedaction>, reason: &str) -> Result<Restored> {
-    let OpenedLog { data, journal, log, tree } = open_log(Store::Sled, staged.path())?;
+    let OpenedLog { data, journal, log, tree } =
+        open_log(Store::Sled, staged.path(), SealLimits::default())?;
     append(&log, std::mem::take(&mut staged.tail))?;
     let end = log.end();
     if end.seq != staged.last {
@@ -190,6 +191,7 @@ fn begin_epoch(staged: &mut Staged, list: Vec<ListedRedaction>, reason: &str) ->
     let mut core = Core::new(Arc::clone(log.views()), Arc::clone(log.index()), end);
     let fork = Command::ForkLog { forked: forked.clone(), reason: Some(content(reason)) };
     record(&log, &mut core, Request::service(fork))?.map_err(|why| anyhow::anyhow!("{why}"))?;
+    expire_again(&log, &journal, &mut core)?;
     let applied = apply(&log, list)?;
     if let Some(job) = log.checkpoint_now() {
         job.run();
@@ -200,6 +202,23 @@ fn begin_epoch(staged: &mut Staged, list: Vec<ListedRedaction>, reason: &str) ->
     journal.close()?;
     operator_token(&staged.path().join(OPERATOR_TOKEN_FILE))?;
     Ok(Restored { forked, head, verifier: notary.verifier().clone(), applied })
+}
+
+/// Where the cut lies before the record that says what has expired, the new epoch says it again.
+fn expire_again(log: &Log, journal: &Arc<dyn Journal>, core: &mut Core<()>) -> Result<()> {
+    let Some(begin) = journal.begin() else { return Ok(()) };
+    let expired = HistoryExpired {
+        through: begin.seq,
+        base: begin.digest,
+        root: begin.root,
+        segments: 0,
+        bytes: 0,
+        policy: RetentionPolicy::default(),
+    };
+    // Nothing happens if the log says so already.
+    let command = Request::service(Command::ExpireHistory(Box::new(expired)));
+    record(log, core, command)?.map_err(|why| anyhow::anyhow!("{why}"))?;
+    Ok(())
 }
 
 fn append(log: &Log, blocks: Vec<(Arc<Block>, EncodedBlock)>) -> Result<()> {

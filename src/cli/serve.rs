@@ -9,6 +9,7 @@ use super::{
 use crate::{
     audit::{self, LogKey, Notary, NotaryError, NotaryOwner, Tree},
     auth::{Authenticator, HostPolicy, operator_token},
+    base::Bases,
     checkpoint::Checkpoints,
     command::{Command, Request},
     content::ContentStore,
@@ -19,10 +20,11 @@ use crate::{
     host_leases::HostLeases,
     http::{self, Limits, Reads, ReadsOwner, Surface},
     index::Index,
-    journal::{Journal, MemoryJournal, SledJournal},
+    journal::{Journal, MemoryJournal, SealLimits, SledJournal},
     log::{Contents, Log},
     manifest::Manifest,
     remote::{MonitorOwner, Remotes},
+    retention::RetentionOwner,
     snapshot::Newest,
     trust::Trust,
 };
@@ -59,7 +61,7 @@ impl Opened {
 /// Opens the log of a stopped service, to change it without one. Blocking.
 pub(super) fn open_stopped(data: &Path) -> Result<Opened> {
     drop(DataDir::inspect(data)?);
-    open_on(Store::Sled, data)
+    open_on(Store::Sled, data, SealLimits::default())
 }
 
 /// Runs the service until it is told to stop.
@@ -117,6 +119,14 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
         Remotes::new(trust.clone()).context("the client for other services could not be set up")?;
     let monitor = MonitorOwner::start(remotes.clone(), Arc::clone(&opened.log));
     let eraser = EraserOwner::start(Arc::clone(&opened.log));
+    let (retention, retention_owner) = opened
+        .data
+        .as_ref()
+        .map(|data| {
+            let (log, policy) = (Arc::clone(&opened.log), args.retention.policy());
+            RetentionOwner::start(log, engine.handle(), data.path(), policy)
+        })
+        .unzip();
     let newest_snapshot = Newest::default();
     let snapshots = super::serve_snapshots::start(
         &args.snapshots,
@@ -146,6 +156,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     surface.data = opened.data.as_ref().map(|data| data.path().to_owned());
     surface.host_leases = Some(host_leases);
     surface.snapshots = newest_snapshot;
+    surface.retention = retention.unwrap_or_default();
     surface.kills = kills;
     surface.manifest_problem = manifest_problem;
     let surface = Arc::new(surface);
@@ -176,6 +187,9 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
         snapshots.close().await;
     }
     eraser.close().await;
+    if let Some(retention) = retention_owner {
+        retention.close().await;
+    }
     if let Some(note) = note {
         drop(std::fs::remove_file(note));
     }
@@ -184,11 +198,14 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
 
 /// Opens the log and takes it into use. Blocking.
 fn open(args: &ServeArgs) -> Result<Opened> {
-    open_on(args.store, &args.data)
+    open_on(args.store, &args.data, args.limits.seal())
 }
 
-fn open_on(store: Store, path: &Path) -> Result<Opened> {
-    let OpenedLog { data, journal, log, tree } = open_log(store, path)?;
+fn open_on(store: Store, path: &Path, seal: SealLimits) -> Result<Opened> {
+    let OpenedLog { data, journal, log, tree } = open_log(store, path, seal)?;
+    if let Some(data) = &data {
+        log.check_begin(&Bases::of(data.path()))?;
+    }
     let epoch = log.end().epoch;
     let notary = open_notary(data.as_ref(), log.id(), epoch, &tree)?;
     Ok(Opened { data, journal, log, notary: Arc::new(notary) })
@@ -203,7 +220,7 @@ pub(super) struct OpenedLog {
 }
 
 /// Opens a log and takes it into use. Blocking.
-pub(super) fn open_log(store: Store, path: &Path) -> Result<OpenedLog> {
+pub(super) fn open_log(store: Store, path: &Path, seal: SealLimits) -> Result<OpenedLog> {
     let (data, id, journal, index, contents, checkpoints, tree) = match store {
         Store::Memory => {
             let id = LogId(uuid::Builder::from_random_bytes(rand::random()).into_uuid());
@@ -213,12 +230,12 @@ pub(super) fn open_log(store: Store, path: &Path) -> Result<OpenedLog> {
         }
         Store::Sled => {
             let data = DataDir::open(path)?;
-            let journal = Arc::new(SledJournal::open(&data)?);
+            let journal = Arc::new(SledJournal::open_sealing(&data, seal)?);
             let index = open_index(&data.subpath("index"), &*journal)?;
             let files = Arc::new(ContentStore::new(data.content_path()));
             let checkpoints = Checkpoints::new(data.subpath("checkpoints"));
             let id = data.log_id();
-            let tree = Tree::open(&data.subpath(audit::TREE))?;
+            let tree = Tree::open_behind(&data.subpath(audit::TREE), journal.begin().as_ref())?;
             (Some(data), id, journal as _, index, Contents::Files(files), Some(checkpoints), tree)
         }
     };

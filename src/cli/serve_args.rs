@@ -1,6 +1,7 @@
 //! What `acta serve` can be told.
 
 use super::credentials::{Secret, SecretParser};
+use crate::journal::SealLimits;
 use clap::{Args, ValueEnum};
 use reqwest::Url;
 use std::{env, ffi::OsString, net::SocketAddr, path::PathBuf};
@@ -142,6 +143,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub snapshots: super::serve_snapshots::SnapshotArgs,
 
+    /// How much history is kept.
+    #[command(flatten)]
+    pub retention: super::serve_retention::RetentionArgs,
+
     /// The limits of the service.
     #[command(flatten)]
     pub limits: LimitArgs,
@@ -212,6 +217,22 @@ pub struct LimitArgs {
     /// Most bytes of commands that wait to be decided
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20, value_parser = at_least(1))]
     pub queued_bytes_max: u64,
+
+    /// Most records in one segment of sealed history
+    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = at_least(16))]
+    pub segment_records_max: u64,
+
+    /// Most bytes of blocks in one segment, before compression
+    #[arg(long, value_name = "BYTES", default_value_t = 16 << 20, value_parser = at_least(1 << 16))]
+    pub segment_bytes_max: u64,
+}
+
+impl LimitArgs {
+    /// When what was recorded is sealed.
+    pub(super) fn seal(&self) -> SealLimits {
+        let (records, bytes) = (self.segment_records_max, self.segment_bytes_max);
+        SealLimits { records, bytes, ..SealLimits::default() }
+    }
 }
 
 fn at_least(least: u64) -> clap::builder::RangedU64ValueParser {

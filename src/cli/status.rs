@@ -59,6 +59,7 @@ fn screen(status: &Value) -> String {
         rows.push(("disk", format!("{} ({}), {free} free", size(total), parts.join(", "))));
         rows.push(("sealed", format!("{} segments", number(&status["disk"]["segments"]))));
     }
+    rows.extend(history(&status["history"]));
     let snapshot = &status["snapshot"];
     if !snapshot.is_null() {
         let (sequence, age) = (number(&snapshot["sequence"]), number(&snapshot["age_seconds"]));
@@ -70,6 +71,22 @@ fn screen(status: &Value) -> String {
         let _ = writeln!(screen, "{name:<10} {}", printable(&value));
     }
     screen
+}
+
+/// What has expired, and what keeps more from it.
+fn history(history: &Value) -> Vec<(&'static str, String)> {
+    let text = |path: &str| cell_at(history, path);
+    let mut rows = Vec::new();
+    if !history["expired"].is_null() {
+        let (through, at) = (text("expired.through"), text("expired.at"));
+        rows.push(("expired", format!("records 1 to {through}, at {at}")));
+    }
+    if !history["held"].is_null() {
+        let (wanted, record, by) = (text("held.wanted"), text("held.record"), text("held.by"));
+        let held = format!("would expire up to {wanted}, but record {record} is needed by {by}");
+        rows.push(("held", held));
+    }
+    rows
 }
 
 fn cursors(status: &Value) -> Vec<String> {

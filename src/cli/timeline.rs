@@ -192,6 +192,10 @@ impl Timeline {
             Event::DispatchResumed(e) => {
                 Line::plain(format!("epoch {} acts upon what the log asks for", e.epoch))
             }
+            Event::HistoryExpired(e) => Line::new(
+                Ink::Alarm,
+                format!("records 1 to {} expired by policy: {}", e.through, e.policy),
+            ),
             Event::RuntimeRegistered(e) => Line::plain(format!(
                 "runtime {runtime} registered: {} ({}), {}",
                 e.label,

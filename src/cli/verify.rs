@@ -217,6 +217,12 @@ fn table(verdict: &Verdict, seconds: f64, rate: f64, out: &mut Output) -> Result
         verdict.contents
     ))?;
     out.line(&format!("tree       {} at {}", verdict.root, verdict.size))?;
+    if let Some(expired) = &verdict.expired {
+        out.line(&format!(
+            "expired    records 1 to {} expired by policy ({}), as record {} says, at {}",
+            expired.history.through, expired.history.policy, expired.seq, expired.at
+        ))?;
+    }
     for held in &verdict.signed {
         let said = match held.holds {
             Some(true) => "the log is what was signed",
@@ -256,7 +262,8 @@ fn table(verdict: &Verdict, seconds: f64, rate: f64, out: &mut Output) -> Result
         out.line(&format!("PROBLEM    and {} more", verdict.untold))?;
     }
     if verdict.worst().is_none() {
-        out.line(&format!("intact     records 1 to {}", verdict.intact_through))?;
+        let first = verdict.expired.as_ref().map_or(Sequence(1), |it| it.history.through.next());
+        out.line(&format!("intact     records {first} to {}", verdict.intact_through))?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod hosts;
 mod local_pods;
 mod redaction;
 mod registry;
+mod retention;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -126,6 +127,7 @@ pub fn decide(facts: Facts<'_>, command: &Command) -> Result<Decision, Rejection
             let epoch = facts.globals.lineage.current();
             Ok(Draft::of_service(DispatchResumed { epoch }).into())
         }
+        Command::ExpireHistory(expired) => Ok(retention::expire(facts, expired)),
         Command::RegisterRuntime { runtime, registered } => {
             Ok(registry::register_runtime(facts, runtime, registered))
         }

@@ -125,7 +125,7 @@ impl Dispatch {
         self.take_over(head).await;
         let log = Arc::clone(&self.around.log);
         let filter = Filter { runtime: Some(self.around.runtime.clone()), ..Filter::default() };
-        let mut follower = Follower::new(log, filter, None, head);
+        let mut follower = Follower::new(log, filter, None, head).holding();
         loop {
             match follower.read().await {
                 Ok(records) => {

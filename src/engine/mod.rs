@@ -343,6 +343,7 @@ impl EngineHandle {
     }
 
     async fn replay(&self, request: &Request, seq: Sequence) -> Answer {
+        self.shared.log.retains(seq)?;
         let Some(logged) = self.shared.log.record(seq).await? else {
             let message =
                 format!("record {seq}, which this Idempotency-Key was used for, is missing");

@@ -5,11 +5,16 @@
 
 mod position;
 
-pub use position::{CursorProblem, EpochChange, Resume, cursor_at, epoch_change, resolve};
+pub use position::{
+    CursorProblem, EpochChange, Resume, cursor_at, epoch_change, resolve, retained,
+};
 
 use crate::log::{Log, Logged, ReadFault};
 use acta_events::{Actor, Record, RuntimeId, Sequence, WorkerId};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 use tokio::sync::watch;
 
 /// How many records are looked at between two waits.
@@ -54,6 +59,8 @@ pub struct Follower {
     news: watch::Receiver<Sequence>,
     /// Whether what was there at the beginning has been looked at: news are of what came later.
     past_is_read: bool,
+    /// Tells how far it is, so that nothing expires that it has not read.
+    hold: Option<Arc<AtomicU64>>,
 }
 
 impl Follower {
@@ -64,7 +71,13 @@ impl Follower {
             None => log.watch_head(),
         };
         let past_is_read = after >= log.head();
-        Self { log, filter, ordinal, position: after, news, past_is_read }
+        Self { log, filter, ordinal, position: after, news, past_is_read, hold: None }
+    }
+
+    /// Of this service itself, which must miss nothing: what it has not read does not expire.
+    pub fn holding(mut self) -> Self {
+        self.hold = Some(self.log.hold(self.position));
+        self
     }
 
     /// Everything up to here has been looked at.
@@ -103,6 +116,7 @@ impl Follower {
         if self.position >= through {
             return Ok(Vec::new());
         }
+        let begun = self.position.next();
         let (records, looked_at) = match self.ordinal {
             Some(worker) => {
                 let slice = self.log.worker_records(worker, self.position, through, limit).await?;
@@ -114,7 +128,12 @@ impl Follower {
                 (records, looked_at)
             }
         };
+        // It was overtaken, perhaps while it read, which must not pass in silence.
+        self.log.retains(begun)?;
         self.position = looked_at;
+        if let Some(hold) = &self.hold {
+            hold.store(looked_at.0, Ordering::Release);
+        }
         self.past_is_read |= looked_at >= head;
         Ok(records.into_iter().filter(|logged| self.filter.wants(&logged.record)).collect())
     }

@@ -43,6 +43,18 @@ pub enum CursorProblem {
         /// The last sequence that both share, if it is known, and a cursor to roll back to.
         back: Option<(Sequence, Cursor)>,
     },
+    /// What comes after it is not kept any more.
+    #[error(
+        "the cursor is at {seq}, and records up to {through} have expired: begin again with cursor {first}, and know that what is between is missing"
+    )]
+    Expired {
+        /// Where the cursor is.
+        seq: Sequence,
+        /// The last record that expired.
+        through: Sequence,
+        /// The cursor right before the first record that is there.
+        first: Cursor,
+    },
     /// It cannot be checked.
     #[error("{0}")]
     Unreadable(String),
@@ -56,6 +68,7 @@ impl CursorProblem {
             Self::Foreign => Code::CursorForeign,
             Self::Ahead { .. } => Code::CursorAhead,
             Self::Diverged { .. } => Code::CursorDiverged,
+            Self::Expired { .. } => Code::CursorExpired,
             Self::Unreadable(_) => Code::StoreCorrupt,
         }
     }
@@ -104,13 +117,27 @@ pub async fn resolve(log: &Arc<Log>, text: &str) -> Result<Resume, CursorProblem
         }
         Verdict::Compare { epoch_changed } => {
             let resume = Resume { after: cursor.seq, epoch_changed };
+            retained(log, cursor.seq).await?;
             if cursor.seq == Sequence::ZERO {
                 return Ok(resume);
             }
-            let record = log.record(cursor.seq).await.map_err(unreadable)?;
-            let same = record.is_some_and(|logged| logged.record.digest.0[..8] == cursor.digest);
+            let found = cursor_at(log, cursor.seq).await.map_err(unreadable)?;
+            let same = found.is_some_and(|found| found.digest == cursor.digest);
             if same { Ok(resume) } else { Err(CursorProblem::Diverged { back: None }) }
         }
+    }
+}
+
+/// Refuses a position of which more than the record at it has expired.
+pub async fn retained(log: &Arc<Log>, seq: Sequence) -> Result<(), CursorProblem> {
+    let through = log.expired_through();
+    if seq >= through {
+        return Ok(());
+    }
+    let unreadable = |fault: ReadFault| CursorProblem::Unreadable(fault.to_string());
+    match cursor_at(log, through).await.map_err(unreadable)? {
+        Some(first) => Err(CursorProblem::Expired { seq, through, first }),
+        None => Err(unreadable(ReadFault::Expired { through })),
     }
 }
 
@@ -144,11 +171,17 @@ pub fn epoch_change(log: &Log, text: &str) -> Option<EpochChange> {
     Some(EpochChange { from: cursor.epoch, epoch: views.lineage.current(), fork })
 }
 
-/// The cursor after the record with this sequence; none if there is no such record.
+/// The cursor after the record with this sequence; none if there is no such record, or more than it
+/// has expired.
 pub async fn cursor_at(log: &Arc<Log>, seq: Sequence) -> Result<Option<Cursor>, ReadFault> {
     let epoch = log.views().read().lineage.epoch_of(seq);
     if seq == Sequence::ZERO {
         return Ok(Some(Cursor::new(log.id(), epoch, seq, Digest::ZERO)));
+    }
+    if seq == log.expired_through() {
+        let of_log = Arc::clone(log);
+        let digest = crate::log::blocking(move || Ok(of_log.digest_at(seq))).await?;
+        return Ok(digest.map(|digest| Cursor::new(log.id(), epoch, seq, digest)));
     }
     let logged = log.record(seq).await?;
     Ok(logged.map(|logged| Cursor::new(log.id(), epoch, seq, logged.record.digest)))

@@ -76,6 +76,7 @@ fn find(log: &Log, seq: Sequence) -> Result<Found, ReadFault> {
         if seq == Sequence::ZERO || seq > log.head() {
             return Ok(Found::Nothing);
         }
+        log.retains(seq)?;
         let Some(logged) = log.record_blocking(seq)? else { return Ok(Found::Nothing) };
         match logged.record.content.as_ref().map(|content| &content.body) {
             None => return Ok(Found::Nothing),

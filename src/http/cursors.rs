@@ -125,6 +125,10 @@ async fn steps(app: &App, caller: &Caller, name: &CursorName, to: Sequence) -> R
     if to <= from {
         return Ok(to < from);
     }
+    if from < app.log.expired_through() {
+        // What was consumed there cannot be looked at any more.
+        return Ok(true);
+    }
     let records = app.log.read(from, to, LOOKED_AT).await?;
     let all_seen = records.last().is_some_and(|last| last.record.seq() >= to);
     let watching = records.iter().all(|logged| logged.record.header.event.is_about_watching());

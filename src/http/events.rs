@@ -14,7 +14,7 @@ use super::{
 use crate::{
     auth::Permission,
     error::{Code, Rejection},
-    feed::{EpochChange, Filter, Follower, cursor_at, epoch_change, resolve},
+    feed::{EpochChange, Filter, Follower, cursor_at, epoch_change, resolve, retained},
 };
 use acta_events::{Actor, Event, RuntimeId, Sequence, WorkerId};
 use axum::{
@@ -146,6 +146,12 @@ impl EventsQuery {
         Ok(self.resumed(app).await?.max(since))
     }
 
+    /// The position that is asked for, or that before the first record that is there.
+    pub(super) async fn begin(&self, app: &App) -> Reply<Sequence> {
+        let begin = app.log.expired_through();
+        Ok(self.position(app).await?.unwrap_or(begin))
+    }
+
     /// The last record that is asked for.
     pub(super) async fn last(&self, app: &App) -> Reply<Option<Sequence>> {
         match &self.until {
@@ -169,8 +175,20 @@ impl EventsQuery {
                 let message = format!("`after` is {seq}, but the log ends at {head}");
                 Err(Rejection::new(Code::CursorAhead, message))
             }
-            after => Ok(after),
+            Some(seq) => {
+                retained(&app.log, seq).await?;
+                Ok(Some(seq))
+            }
+            None => Ok(None),
         }
+    }
+}
+
+/// Says in a page up to where history has expired, if any has.
+pub(super) fn expired(app: &App, out: &mut Vec<u8>) {
+    let through = app.log.expired_through();
+    if through > Sequence::ZERO {
+        out.extend_from_slice(format!(",\"expired_through\":{through}").as_bytes());
     }
 }
 
@@ -224,7 +242,7 @@ pub(super) fn page_limit(app: &App, query: &EventsQuery) -> Reply<usize> {
 
 async fn page(app: &App, query: &EventsQuery) -> Reply<Response> {
     let limit = page_limit(app, query)?;
-    let after = query.position(app).await?.unwrap_or_default();
+    let after = query.begin(app).await?;
     let mut follower = query.follower(app, after)?;
     let head = follower.head();
     let looked_at_max = Sequence(after.0.saturating_add(LOOKED_AT_MAX));
@@ -262,6 +280,7 @@ async fn page(app: &App, query: &EventsQuery) -> Reply<Response> {
         let change = serde_json::to_string(&change).unwrap_or_default();
         out.extend_from_slice(format!(",\"epoch_changed\":{change}").as_bytes());
     }
+    expired(app, &mut out);
     out.push(b'}');
     let mut response = ([(header::CONTENT_TYPE, "application/json")], out).into_response();
     if only_watching {

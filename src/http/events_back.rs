@@ -6,7 +6,7 @@
 use super::{
     App,
     error::Reply,
-    events::{EventsQuery, LOOKED_AT_MAX, PAGE_BYTES, page_limit},
+    events::{EventsQuery, LOOKED_AT_MAX, PAGE_BYTES, expired, page_limit},
     reads::NothingRead,
     record_json,
 };
@@ -31,7 +31,7 @@ pub(super) async fn page(app: &App, query: &EventsQuery) -> Reply<Response> {
         let message = "`before` is the sequence of a record, so it is at least 1";
         return Err(Rejection::new(Code::InvalidQuery, message));
     }
-    let after = query.position(app).await?.unwrap_or_default();
+    let after = query.begin(app).await?;
     let before = query.before.map_or(head, |before| Sequence(before.0 - 1)).min(head);
     let last = query.last(app).await?.unwrap_or(head).min(before);
     let mut out = b"{\"events\":[".to_vec();
@@ -67,7 +67,9 @@ pub(super) async fn page(app: &App, query: &EventsQuery) -> Reply<Response> {
         true => position.next().to_string(),
         false => "null".into(),
     };
-    out.extend_from_slice(format!("],\"head\":{head},\"before\":{older}}}").as_bytes());
+    out.extend_from_slice(format!("],\"head\":{head},\"before\":{older}").as_bytes());
+    expired(app, &mut out);
+    out.push(b'}');
     let mut response = ([(header::CONTENT_TYPE, "application/json")], out).into_response();
     if only_watching {
         response.extensions_mut().insert(NothingRead);

@@ -87,7 +87,7 @@ async fn open(
 ) -> Reply<Response> {
     // Server-Sent Events begin now unless they are told where; lines begin at the beginning.
     let begin = match form {
-        Form::Lines => Sequence::ZERO,
+        Form::Lines => app.log.expired_through(),
         Form::ServerSent => app.log.head(),
     };
     let after = query.position(&app).await?.unwrap_or(begin);

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     error::{Code, Rejection},
-    feed::{CursorProblem, resolve},
+    feed::{CursorProblem, resolve, retained},
 };
 use acta_events::Sequence;
 use axum::{
@@ -65,6 +65,10 @@ async fn begin(app: &App, query: &EventsQuery) -> Result<Sequence, CursorProblem
     let head = app.log.head();
     match query.after {
         Some(seq) if seq > head => Err(CursorProblem::Ahead { seq, head }),
-        after => Ok(after.unwrap_or(head)),
+        after => {
+            let after = after.unwrap_or(head);
+            retained(&app.log, after).await?;
+            Ok(after)
+        }
     }
 }

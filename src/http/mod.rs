@@ -3,6 +3,7 @@
 //! A handler parses, asks, and renders. It decides nothing, and it never sees a journal.
 
 mod access;
+mod base;
 mod blocks;
 mod body;
 mod bundles;
@@ -63,6 +64,7 @@ use crate::{
     log::Log,
     manifest::Manifest,
     remote::Remotes,
+    retention::Retention,
     snapshot::Newest,
 };
 use acta_events::{HostId, RuntimeId};
@@ -154,6 +156,8 @@ pub struct Surface {
     pub agents: Agents,
     /// The newest snapshot that is known of.
     pub snapshots: Newest,
+    /// How much history is kept.
+    pub retention: Retention,
     /// One rebuild of a past state at a time.
     pub(crate) rebuilding: tokio::sync::Mutex<()>,
 }
@@ -198,6 +202,7 @@ impl Surface {
             manifest_problem: Arc::default(),
             agents,
             snapshots: Newest::default(),
+            retention: Retention::default(),
             rebuilding,
         }
     }
@@ -247,6 +252,7 @@ pub fn router(surface: Arc<Surface>) -> Router {
         .route("/v1/cursors/{name}", get(cursors::show).put(cursors::commit))
         .route("/v1/views", get(views::show))
         .route("/v1/blocks", get(blocks::list))
+        .route("/v1/base", get(base::show))
         .route("/v1/contents", get(blocks::content))
         .route("/v1/proofs/inclusion", get(proofs::inclusion))
         .route("/v1/proofs/consistency", get(proofs::consistency))

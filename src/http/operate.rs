@@ -9,9 +9,10 @@ use crate::{
     error::{Code, Rejection},
     log::blocking,
     metrics::{Form, Observer},
+    retention::Held,
 };
-use acta_events::Sequence;
-use acta_projections::HostStatus;
+use acta_events::{RetentionPolicy, Sequence};
+use acta_projections::{Expired, HostStatus, Projections};
 use axum::{
     Json,
     extract::State,
@@ -87,6 +88,28 @@ struct Seen {
     disk: Option<Disk>,
     /// The newest that is known of.
     snapshot: Option<SnapshotSeen>,
+    history: History,
+}
+
+/// What of the log is kept.
+#[derive(Serialize)]
+struct History {
+    /// The first record that has not expired.
+    first: u64,
+    policy: RetentionPolicy,
+    /// Up to where it has expired, if it has.
+    expired: Option<Expired>,
+    /// What keeps more from it.
+    held: Option<Held>,
+}
+
+fn history(app: &App, views: &Projections) -> History {
+    History {
+        first: app.log.expired_through().next().0,
+        policy: app.retention.policy,
+        expired: views.lineage.expired().cloned(),
+        held: app.retention.held(),
+    }
 }
 
 /// A snapshot.
@@ -161,6 +184,7 @@ async fn look(app: &App) -> Reply<Seen> {
         process: fields(process),
         disk,
         snapshot: snapshot(app),
+        history: history(app, &views),
     })
 }
 
@@ -257,6 +281,10 @@ fn registry(seen: &Seen) -> Registry {
     let help = "Time since the start";
     registry.register_with_unit("uptime", help, Unit::Seconds, gauge(seen.uptime_seconds));
     registry.register("head_records", "Sequence of the last record", gauge(seen.head));
+    let help = "Sequence of the first record that has not expired";
+    registry.register("first_record", help, gauge(seen.history.first));
+    let help = "1 if history is kept for longer than the policy says, since it is still needed";
+    registry.register("history_held", help, gauge(seen.history.held.is_some().into()));
     registry.register("workers", "Workers of the own runtime", by("status", &seen.workers));
     let help = "Hosts, by whether something was heard of them within their lease";
     registry.register("hosts", help, by("status", &seen.hosts));

@@ -44,8 +44,26 @@ pub(super) async fn parse(app: &App, at: Option<&str>) -> Reply<At> {
             let message = format!("`at` is {seq}, but the log ends at {head}");
             Err(Rejection::new(Code::InvalidQuery, message))
         }
-        moment => last_of(app, moment, head).await.map(At::Sequence),
+        moment => {
+            let seq = last_of(app, moment, head).await?;
+            let through = app.log.expired_through();
+            // A time before the first record that is there leads to what is before it, and which moment
+            // that is cannot be told any more.
+            let before = match moment {
+                Moment::Sequence(seq) => seq < through,
+                Moment::Time(time) => seq <= through && time < begin_time(app),
+            };
+            if before {
+                return Err(ReadFault::Expired { through }.into());
+            }
+            Ok(At::Sequence(seq))
+        }
     }
+}
+
+/// When the last record was decided that has expired.
+fn begin_time(app: &App) -> Timestamp {
+    app.log.begin().map_or(Timestamp(i64::MIN), |begin| begin.time)
 }
 
 /// What `at`, `since` and `until` take.
@@ -83,7 +101,11 @@ async fn last_of(app: &App, moment: Moment, head: Sequence) -> Reply<Sequence> {
 pub(super) async fn before_since(app: &App, since: &str) -> Reply<Sequence> {
     let head = app.log.head();
     let before = match moment("since", since)? {
-        Moment::Sequence(seq) => Moment::Sequence(Sequence(seq.0.saturating_sub(1))),
+        // What is asked for begins where something is there; that the rest has expired is said.
+        Moment::Sequence(seq) => {
+            let begin = app.log.expired_through();
+            Moment::Sequence(begin.max(Sequence(seq.0.saturating_sub(1))))
+        }
         Moment::Time(time) => Moment::Time(Timestamp(time.0.saturating_sub(1))),
     };
     last_of(app, before, head).await
@@ -96,7 +118,7 @@ pub(super) async fn last_until(app: &App, until: &str) -> Reply<Sequence> {
 
 /// The last record that was decided at or before a time. Times never go back, so halving works.
 fn last_at(log: &Log, head: Sequence, time: Timestamp) -> Result<Sequence, ReadFault> {
-    let (mut before, mut after) = (0, head.0 + 1);
+    let (mut before, mut after) = (log.expired_through().0, head.0 + 1);
     while after - before > 1 {
         let middle = before + (after - before) / 2;
         let records = log.read_blocking(Sequence(middle - 1), Sequence(middle), 1)?;
@@ -137,6 +159,17 @@ pub(super) async fn worker_at(
 ) -> Result<Option<WorkerState>, ReadFault> {
     if seq < now.created_seq() {
         return Ok(None);
+    }
+    if app.log.has_expired(now.created_seq()) {
+        // Its first records are gone; what it was where the log begins is part of the base.
+        let _alone = app.rebuilding.lock().await;
+        let log = Arc::clone(&app.log);
+        let (runtime, worker) = (now.runtime.clone(), now.worker.clone());
+        return crate::log::blocking(move || {
+            let past = log.projections_at(seq)?;
+            Ok(past.workers.get(&runtime, &worker).map(|state| (**state).clone()))
+        })
+        .await;
     }
     let Some(created) = app.log.record(now.created_seq()).await? else { return Ok(None) };
     let mut state = WorkerState::create(&created.record, now.ordinal);

@@ -48,7 +48,12 @@ pub(super) async fn inclusion(
         return Err(beyond("record", seq, head));
     }
     let logged = app.log.record(Sequence(seq)).await?;
-    let record = logged.ok_or_else(|| beyond("record", seq, head))?.record.clone();
+    let record = match logged {
+        Some(logged) => Some(Arc::clone(&logged.record)),
+        // The tree keeps its leaf; what it is the leaf of is not there any more.
+        None if app.log.has_expired(Sequence(seq)) => None,
+        None => return Err(beyond("record", seq, head)),
+    };
     let notary = Arc::clone(&app.notary);
     let prove = move || {
         let proven = notary.covering(seq).and_then(|checkpoint| {
@@ -58,7 +63,8 @@ pub(super) async fn inclusion(
         Ok(proven)
     };
     let (checkpoint, proof) = crate::log::blocking(prove).await??;
-    if !proof.holds(checkpoint.root()) || proof.leaf != crate::audit::leaf_of(record.digest) {
+    let is_leaf = record.as_ref().is_none_or(|it| proof.leaf == crate::audit::leaf_of(it.digest));
+    if !proof.holds(checkpoint.root()) || !is_leaf {
         let message = format!(
             "the tree does not prove record {seq}: it is damaged. Stop the service and remove the \
              directory `tree`: it is made anew from the log"
@@ -66,17 +72,23 @@ pub(super) async fn inclusion(
         return Err(Rejection::new(Code::StoreCorrupt, message));
     }
     let hashes: Vec<_> = proof.proof.iter().map(ToString::to_string).collect();
-    Ok(Json(json!({
+    let mut answer = json!({
         "sequence": seq,
         "index": proof.index,
         "size": proof.size,
-        "record_digest": record.digest,
         "leaf_hash": proof.leaf.to_string(),
         "root": checkpoint.root().to_string(),
         "proof": hashes,
         "checkpoint": checkpoint.text(),
-        "receipt": Receipt::new(&record, &proof, &checkpoint).to_string(),
-    })))
+    });
+    match record {
+        Some(record) => {
+            answer["record_digest"] = json!(record.digest);
+            answer["receipt"] = Receipt::new(&record, &proof, &checkpoint).to_string().into();
+        }
+        None => answer["expired"] = true.into(),
+    }
+    Ok(Json(answer))
 }
 
 #[derive(Deserialize)]

@@ -64,6 +64,7 @@ pub(super) async fn redact(
     if seq == Sequence::ZERO || seq > app.log.head() {
         return Err(unknown());
     }
+    app.log.retains(seq)?;
     let logged = app.log.record(seq).await?.ok_or_else(unknown)?;
     let text = Bytes::copy_from_slice(reason.as_bytes());
     let reason = app.log.keep(MediaType::Text, text.clone()).await?;
@@ -116,8 +117,8 @@ pub(super) async fn list(caller: Caller, State(app): State<App>, uri: Uri) -> Re
         let next = (wanted.len() > limit).then(|| wanted[limit - 1]);
         let mut items = Vec::new();
         for note in log.notes_blocking(&wanted[..wanted.len().min(limit)])? {
-            let before = Sequence(note.record.0.saturating_sub(1));
-            let logged = log.read_blocking(before, note.record, 1)?.pop();
+            // One that has expired is in no snapshot of what is left of the log either.
+            let logged = log.record_blocking(note.record)?;
             let Some(record) = logged.map(|logged| Arc::clone(&logged.record)) else { continue };
             items.push(Item {
                 log_id: log.id(),

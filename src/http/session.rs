@@ -90,6 +90,12 @@ impl Session {
                 let _ = self.sender.send(frames::diagnostic("runtime.unavailable", message)).await;
                 (CloseCode::Unauthorized, message.to_owned())
             }
+            End::Unreadable(fault @ ReadFault::Expired { .. }) => {
+                let message = fault.to_string();
+                let _ =
+                    self.sender.send(frames::diagnostic("runtime.cursor_expired", &message)).await;
+                (CloseCode::Conflict, message)
+            }
             End::Unreadable(fault) => {
                 tracing::error!(error = %fault, "an observer's records cannot be read");
                 let frame = frames::diagnostic("runtime.unavailable", &fault.to_string());

@@ -54,6 +54,9 @@ struct Common {
     /// Who erased its free text.
     #[serde(skip_serializing_if = "Option::is_none")]
     redacted: Option<RedactionNote>,
+    /// Its free text went with the record that created it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    texts_expired: Option<bool>,
 }
 
 /// A worker with everything about it.
@@ -107,7 +110,13 @@ pub(super) struct WorkerSummary {
     has_config_bundle: bool,
 }
 
-fn common(state: &WorkerState, texts: &WorkerTexts, redacted: Option<RedactionNote>) -> Common {
+fn common(
+    app: &App,
+    state: &WorkerState,
+    texts: &WorkerTexts,
+    redacted: Option<RedactionNote>,
+) -> Common {
+    let texts_expired = state.spec.texts.is_some() && app.log.has_expired(state.spec.seq);
     let intent = match &state.spec.intent {
         IntentKind::Assistant => Intent::Assistant { purpose: texts.purpose.clone() },
         IntentKind::Task => Intent::Task { objective: texts.objective.clone().unwrap_or_default() },
@@ -133,6 +142,7 @@ fn common(state: &WorkerState, texts: &WorkerTexts, redacted: Option<RedactionNo
         revision: state.revision,
         sequence: state.last_seq,
         redacted,
+        texts_expired: texts_expired.then_some(true),
     }
 }
 
@@ -142,7 +152,7 @@ pub(super) async fn detail(app: &App, state: &WorkerState) -> Result<WorkerDetai
     let spec = &state.spec;
     let capabilities = spec.requested_capabilities.iter().enumerate();
     Ok(WorkerDetail {
-        common: common(state, &texts, redacted),
+        common: common(app, state, &texts, redacted),
         config_bundle: spec.config_bundle.clone(),
         requested_capabilities: capabilities
             .map(|(n, name)| Capability {
@@ -168,7 +178,7 @@ pub(super) async fn created(app: &App, record: &Record) -> Result<Option<WorkerD
 pub(super) async fn summary(app: &App, state: &WorkerState) -> Result<WorkerSummary, ReadFault> {
     let (texts, redacted) = texts_of(app, &state.spec).await?;
     Ok(WorkerSummary {
-        common: common(state, &texts, redacted),
+        common: common(app, state, &texts, redacted),
         requested_capability_count: state.spec.requested_capabilities.len(),
         has_config_bundle: state.spec.config_bundle.is_some(),
     })

@@ -39,6 +39,24 @@ pub(super) struct TranscriptItem {
     /// Who erased the content, or pieces of it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) redacted: Vec<RedactionNote>,
+    /// What was said of it before this record has expired.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) truncated_before: Option<Sequence>,
+}
+
+/// The first transcript item of a worker that has not expired, if others have, up to a record.
+pub(super) async fn first_item(
+    app: &App,
+    state: &WorkerState,
+    through: Sequence,
+) -> Result<Option<u64>, ReadFault> {
+    if !app.log.has_expired(state.created_seq()) {
+        return Ok(None);
+    }
+    let (log, ordinal) = (Arc::clone(&app.log), state.ordinal);
+    let first = blocking(move || Ok(log.index().first_item(ordinal, through)?)).await?;
+    let first = first.map_or(state.items + 1, u64::from);
+    Ok((first > 1).then_some(first))
 }
 
 /// The items from `start` (counted from 0), at most `limit`, none completed after `through`.
@@ -104,7 +122,14 @@ fn item(
         content,
         event_id: record.seq(),
         redacted: log.notes_blocking(&erased)?,
+        truncated_before: begun_before(log, text_span(record).map(|span| span.first)),
     }))
+}
+
+/// The first record that is there, of what began before.
+fn begun_before(log: &Log, first: Option<Sequence>) -> Option<Sequence> {
+    let first = first.filter(|first| log.has_expired(*first));
+    first.map(|_| log.expired_through().next())
 }
 
 /// As [`text_content`], of a content that is an envelope.
@@ -129,6 +154,7 @@ pub(super) async fn snapshot(
     at: Sequence,
 ) -> Result<Value, ReadFault> {
     let (items_then, busy, partial) = state_at(app, now, at).await?;
+    let truncated = first_item(app, now, app.log.head()).await?;
     let start = items_then.saturating_sub(SNAPSHOT_ITEMS);
     let limit = usize::try_from(SNAPSHOT_ITEMS).unwrap_or(usize::MAX);
     let mut entries = Vec::new();
@@ -147,7 +173,7 @@ pub(super) async fn snapshot(
         }
         entries.push(entry);
     }
-    Ok(json!({
+    let mut data = json!({
         "entries": entries,
         "greeting": {
             "worker_name": now.worker,
@@ -160,7 +186,11 @@ pub(super) async fn snapshot(
             "context_tokens": 0,
         },
         "status": if busy { "running" } else { "idle" },
-    }))
+    });
+    if let Some(first) = truncated.filter(|first| *first > start + 1) {
+        data["truncated_before"] = first.into();
+    }
+    Ok(data)
 }
 
 /// Text that was not complete.
@@ -199,8 +229,10 @@ async fn state_at(
     let (last, partial) = marks;
     Ok(match last {
         Some(mark) => (u64::from(mark.items), mark.run != 0, partial),
-        None => {
-            (0, past::worker_at(app, now, at).await?.is_some_and(|state| state.is_busy()), None)
-        }
+        None => match past::worker_at(app, now, at).await? {
+            // Its records may all have expired.
+            Some(state) => (state.items, state.is_busy(), None),
+            None => (0, false, None),
+        },
     })
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     auth::Permission,
     error::{Code, Rejection},
-    feed::{CursorProblem, Follower, cursor_at, epoch_change, resolve},
+    feed::{CursorProblem, Follower, cursor_at, epoch_change, resolve, retained},
 };
 use acta_events::{Sequence, WorkerRef, cursor::Cursor};
 use acta_projections::WorkerState;
@@ -137,6 +137,7 @@ async fn begin(app: &App, query: &WatchQuery) -> Result<(Sequence, String), Curs
         Some(seq) if seq > head => return Err(CursorProblem::Ahead { seq, head }),
         Some(seq) => seq,
     };
+    retained(&app.log, seq).await?;
     let unreadable = |error: crate::log::ReadFault| CursorProblem::Unreadable(error.to_string());
     let cursor = cursor_at(&app.log, seq).await.map_err(unreadable)?;
     let epoch = app.log.views().read().lineage.current();
@@ -163,13 +164,16 @@ pub(super) async fn refuse(mut sender: Sender, problem: &CursorProblem) {
         CursorProblem::Foreign => "runtime.cursor_foreign",
         CursorProblem::Ahead { .. } => "runtime.cursor_ahead",
         CursorProblem::Diverged { .. } => "runtime.cursor_diverged",
+        CursorProblem::Expired { .. } => "runtime.cursor_expired",
         CursorProblem::Unreadable(_) => "runtime.unavailable",
     };
     let message = problem.to_string();
     let _ = sender.send(frames::diagnostic(code, &message)).await;
     let close = match problem {
         CursorProblem::Malformed | CursorProblem::Foreign => CloseCode::BadRequest,
-        CursorProblem::Ahead { .. } | CursorProblem::Diverged { .. } => CloseCode::Conflict,
+        CursorProblem::Ahead { .. }
+        | CursorProblem::Diverged { .. }
+        | CursorProblem::Expired { .. } => CloseCode::Conflict,
         CursorProblem::Unreadable(_) => CloseCode::Failed,
     };
     sender.close(close, &message).await;

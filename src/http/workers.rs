@@ -371,6 +371,9 @@ pub(super) struct Transcript {
     pub(super) total_items: u64,
     pub(super) items: Vec<TranscriptItem>,
     pub(super) next_start: Option<u64>,
+    /// Items before this one (from 1) have expired.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) truncated_before: Option<u64>,
 }
 
 /// A page of what was said.
@@ -426,11 +429,14 @@ pub(super) async fn page(app: &App, worker: WorkerRef, uri: &Uri) -> Reply<Trans
         At::Now => app.log.head().max(state.last_seq),
         At::Sequence(seq) => seq,
     };
-    let items = snapshot::items(app, &state, query.start, limit, through).await?;
-    let end = query.start.saturating_add(items.len() as u64);
+    let truncated_before = snapshot::first_item(app, &state, through).await?;
+    let start = query.start.max(truncated_before.map_or(0, |first| first - 1));
+    let items = snapshot::items(app, &state, start, limit, through).await?;
+    let end = start.saturating_add(items.len() as u64);
     Ok(Transcript {
         worker_ref: worker,
-        start: query.start,
+        truncated_before,
+        start,
         limit,
         total_items: state.items,
         next_start: (end < state.items).then_some(end),

@@ -78,7 +78,7 @@ pub(super) trait Entry: Copy + Send + Sync + 'static {
     /// What the entry sorts by.
     fn fence(&self) -> Fence;
 
-    /// The position of its record.
+    /// The record that it is of.
     fn seq(&self) -> Sequence;
 
     /// All of it, for a comparison.

@@ -7,6 +7,7 @@ use super::{
     run::{Place, Reader, Run},
     writer::RunWriter,
 };
+use acta_events::Sequence;
 use std::{path::Path, sync::Arc};
 
 /// The size class of a run: the binary logarithm of the sequences it covers.
@@ -37,11 +38,12 @@ pub(super) fn due<E: Entry>(runs: &[Arc<Run<E>>]) -> Option<Vec<Arc<Run<E>>>> {
 }
 
 /// Writes the entries of adjacent runs, oldest first, as one run, durably. Of entries that
-/// sort alike the newest stays. Holds one page of each run.
+/// sort alike the newest stays. What has expired is left out. Holds one page of each run.
 pub(super) fn merge<E: Entry>(
     dir: &Path,
     parts: &[Arc<Run<E>>],
     fence_bytes_max: u64,
+    expired: Sequence,
 ) -> Result<Run<E>, IndexError> {
     let ends = parts.first().zip(parts.last());
     let (oldest, newest) = ends.expect("runs to merge are at least two");
@@ -49,7 +51,9 @@ pub(super) fn merge<E: Entry>(
     let mut heads = parts.iter().map(|run| Head::of(run)).collect::<Result<Vec<_>, _>>()?;
     let mut writer = RunWriter::create(dir, name)?;
     while let Some((bytes, entry)) = least(&heads) {
-        writer.push(&entry)?;
+        if entry.seq() > expired {
+            writer.push(&entry)?;
+        }
         for head in &mut heads {
             if head.entry.is_some_and(|(head_bytes, _)| head_bytes == bytes) {
                 head.advance()?;

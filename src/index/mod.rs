@@ -103,7 +103,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -136,6 +136,8 @@ pub struct Index {
     flushing: Arc<AtomicBool>,
     /// Held by the one thread that merges, and so alone removes runs.
     merging: Mutex<()>,
+    /// What is at or below this has expired: look-ups say nothing of it, and merges leave it out.
+    expired: AtomicU64,
 }
 
 /// A part of the index that is to be flushed. If it is dropped instead, or its flush fails, it
@@ -209,6 +211,7 @@ impl Index {
             state: RwLock::new(state),
             flushing: Arc::default(),
             merging: Mutex::default(),
+            expired: AtomicU64::new(0),
         }
     }
 
@@ -220,6 +223,18 @@ impl Index {
     /// Last sequence applied.
     pub fn position(&self) -> Sequence {
         self.state.read().active.last
+    }
+
+    /// The records up to there have expired. Nothing is looked up of them from now on, nor missed
+    /// if it is not there: the log is applied from the record behind.
+    pub fn begin_behind(&self, through: Sequence) -> Result<(), IndexError> {
+        self.expired.fetch_max(through.0, Ordering::Relaxed);
+        self.apply(self.position().next(), through, &[], &[])
+    }
+
+    /// The last record that has expired.
+    fn expired(&self) -> Sequence {
+        Sequence(self.expired.load(Ordering::Relaxed))
     }
 
     /// What the index consists of.
@@ -317,7 +332,7 @@ impl Index {
         loop {
             let runs = Arc::clone(table(&mut self.state.write()));
             let Some(parts) = merge::due(&runs) else { return Ok(()) };
-            let merged = Arc::new(merge::merge(dir, &parts, self.fence_bytes_max)?);
+            let merged = Arc::new(merge::merge(dir, &parts, self.fence_bytes_max, self.expired())?);
             {
                 let mut state = self.state.write();
                 let runs = Arc::make_mut(table(&mut state));

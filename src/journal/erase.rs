@@ -77,7 +77,8 @@ impl SledJournal {
     fn still_there(&self, contents: &BTreeSet<Sequence>) -> Result<BTreeSet<Sequence>, EraseError> {
         let limits = ReadLimits { blocks: 1, bytes: 1 };
         let mut there = BTreeSet::new();
-        let mut looked_at = Sequence::ZERO;
+        // What has expired is gone in any case.
+        let mut looked_at = self.keeper.sealer.segments.begin_head().seq;
         for seq in contents {
             if *seq <= looked_at {
                 continue;
@@ -149,7 +150,7 @@ impl SledJournal {
         let target = Store::open(&self.dir.join(store_name(number)), true, Arc::clone(&self.disk))
             .map_err(|error| io_error(format!("the copy: {error:?}")))?;
         let view = View { segments, store, pending: &self.keeper.pending };
-        let mut walk = Walk::new(&view, self.log, sealed.seq.next(), head.seq);
+        let mut walk = Walk::new(&view, sealed.seq.next(), head.seq);
         let mut end = sealed;
         while end.seq < head.seq {
             let Some((block, stored)) = walk.step()? else { break };
@@ -166,7 +167,7 @@ impl SledJournal {
         // What was written is what is read, or it is not taken into use.
         let nothing = RwLock::default();
         let copied = View { segments, store: &target, pending: &nothing };
-        let mut walk = Walk::new(&copied, self.log, sealed.seq.next(), head.seq);
+        let mut walk = Walk::new(&copied, sealed.seq.next(), head.seq);
         let mut read = sealed;
         while read.seq < head.seq {
             let Some((block, _)) = walk.step()? else { break };

@@ -16,6 +16,9 @@ mod conformance;
 mod erase;
 #[cfg(test)]
 mod erase_tests;
+mod expire;
+#[cfg(test)]
+mod expire_tests;
 mod frame;
 mod frame_parts;
 mod fresh;
@@ -40,17 +43,21 @@ mod sled_damage;
 mod sled_store;
 #[cfg(test)]
 mod sled_tests;
+mod stored;
 #[cfg(test)]
 pub(crate) mod test_blocks;
 mod walk;
 
+pub use expire::{ExpireError, Sealed};
 pub use fresh::{FreshLog, FreshLogError};
 pub use head_file::HeadError;
 pub use memory::MemoryJournal;
+pub use seal::SealLimits;
 pub use segment_list::{ListedSegment, SegmentContent, begin_behind_segments, segments};
 pub(crate) use segments::DIRECTORY as SEGMENTS;
 pub use sled::{OpenError, SledJournal};
 
+use crate::base::{Base, BaseError, Begin};
 use acta_events::{
     Digest, LogId, Record, Sequence,
     block::{BLOCK_BYTES_MAX, Block, genesis},
@@ -155,6 +162,37 @@ pub trait Journal: Send + Sync + 'static {
     /// Repeating it does no harm, and after a start or a recovery it has to be repeated, since it
     /// may have been cut off. Appends go on meanwhile, and wait for a moment at the end of it.
     fn erase(&self, contents: &BTreeSet<Sequence>) -> Result<(), EraseError>;
+
+    /// Where the log begins; none if all of it is there. Blocks before that cannot be read.
+    fn begin(&self) -> Option<Begin> {
+        None
+    }
+
+    /// The same with the views there.
+    fn base(&self) -> Result<Option<Base>, BaseError> {
+        Ok(None)
+    }
+
+    /// The sealed parts, oldest first. Each but the newest may expire as a whole.
+    fn sealed(&self) -> Vec<Sealed> {
+        Vec::new()
+    }
+
+    /// The end of the newest sealed part; grows with each sealing.
+    fn sealed_through(&self) -> Sequence {
+        Sequence::ZERO
+    }
+
+    /// Lets everything up to a base go for good, which is durable and named by a durable record. Its
+    /// blocks are shown to `each` before they go, unverified, so that what hangs on them can go first.
+    /// May be cut off at any moment and has to be repeated then; repeating it does no harm.
+    fn expire(
+        &self,
+        _begin: &Begin,
+        _each: &mut dyn FnMut(bytes::Bytes) -> std::io::Result<()>,
+    ) -> Result<(), ExpireError> {
+        Err(ExpireError::KeepsAll)
+    }
 
     /// Syncs whatever is left to sync and ends. Afterwards appends and reads are refused.
     /// A second call does nothing.

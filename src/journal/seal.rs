@@ -32,7 +32,7 @@ use super::{
     sled_store::{Disk, SealStep, Store},
     walk::Walk,
 };
-use acta_events::{LogId, Sequence};
+use acta_events::Sequence;
 use parking_lot::{Mutex, RwLock};
 use std::{
     path::PathBuf,
@@ -45,12 +45,13 @@ use std::{
 
 /// What the store holds before it is sealed, and a segment at most: whichever is reached first.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SealLimits {
-    pub(super) records: u64,
+pub struct SealLimits {
+    /// Number of records.
+    pub records: u64,
     /// Of blocks, before compression.
-    pub(super) bytes: u64,
+    pub bytes: u64,
     /// How long nothing is sealed after that has failed.
-    pub(super) retry: Duration,
+    pub retry: Duration,
 }
 
 impl Default for SealLimits {
@@ -62,7 +63,6 @@ impl Default for SealLimits {
 /// What sealing needs and knows. `state` is locked alone.
 pub(super) struct Sealer {
     pub(super) dir: PathBuf,
-    pub(super) log: LogId,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) segments: Arc<Segments>,
     pub(super) limits: SealLimits,
@@ -96,7 +96,7 @@ pub(super) struct Tail {
 
 impl Sealer {
     pub(super) fn new(
-        (dir, log): (PathBuf, LogId),
+        dir: PathBuf,
         disk: Arc<dyn Disk>,
         segments: Segments,
         limits: SealLimits,
@@ -111,7 +111,6 @@ impl Sealer {
         };
         Self {
             dir,
-            log,
             disk,
             segments: Arc::new(segments),
             limits,
@@ -215,7 +214,7 @@ impl Kept {
         let after = sealer.segments.end()?;
         let nothing = RwLock::default();
         let view = View { segments: &sealer.segments, store, pending: &nothing };
-        let mut walk = Walk::new(&view, sealer.log, after.seq.next(), taken);
+        let mut walk = Walk::new(&view, after.seq.next(), taken);
         let (mut bytes, mut last) = (0, after.seq);
         let blocks = std::iter::from_fn(|| {
             let full =
@@ -274,10 +273,10 @@ impl Kept {
         let view = View { segments: &sealer.segments, store, pending: &nothing };
         let durable = Durable { head: taken, at_least: taken.seq };
         let target = sealer.dir.join(store_name(number));
-        copy(&view, sealer.log, durable, &target, &sealer.disk).map(|(store, _)| store)
+        copy(&view, durable, &target, &sealer.disk).map(|(store, _)| store)
     }
 }
 
 #[cfg(test)]
 #[path = "seal_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -33,11 +33,11 @@ const STEPS: [SealStep; 8] = [
     SealStep::RemoveStore,
 ];
 
-fn limits() -> SealLimits {
+pub(in crate::journal) fn limits() -> SealLimits {
     SealLimits { records: 20, bytes: 1 << 30, retry: Duration::ZERO }
 }
 
-fn open(data: &DataDir, disk: Arc<dyn Disk>) -> SledJournal {
+pub(in crate::journal) fn open(data: &DataDir, disk: Arc<dyn Disk>) -> SledJournal {
     SledJournal::open_on(data, disk, VERIFIED_RECORDS, limits()).unwrap()
 }
 
@@ -50,7 +50,7 @@ fn names(dir: &Path, prefix: &str) -> Vec<String> {
     names
 }
 
-fn segments(data: &DataDir) -> Vec<String> {
+pub(in crate::journal) fn segments(data: &DataDir) -> Vec<String> {
     names(&data.path().join(DIRECTORY), "")
 }
 
@@ -77,7 +77,10 @@ fn read_all(journal: &SledJournal) -> Vec<Arc<Block>> {
 }
 
 /// A sealed log of these blocks, closed.
-fn sealed_log(count: u64, content_bytes: usize) -> (TempDir, DataDir, Vec<EncodedBlock>) {
+pub(in crate::journal) fn sealed_log(
+    count: u64,
+    content_bytes: usize,
+) -> (TempDir, DataDir, Vec<EncodedBlock>) {
     let (dir, data) = new_data();
     let journal = open(&data, Arc::new(RealDisk));
     let written = blocks_after(journal.head(), count, content_bytes);

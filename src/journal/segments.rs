@@ -7,12 +7,14 @@
 
 use super::{
     EncodedBlock, Head, ReadError,
+    expire::{begin_of, spans_in},
     frame::Frame,
     panics::{Fault, is_of_the_disk},
     segment::{Footer, Segment, SegmentError, SegmentWriter, file_name, parse_name},
     sled_store::{Disk, SealStep},
     walk::damaged,
 };
+use crate::base::Begin;
 use acta_events::{LogId, Sequence, block::Block};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -46,15 +48,21 @@ pub(crate) struct Span {
 
 /// All segments of a log. One thread adds; any number may read.
 pub(crate) struct Segments {
-    dir: PathBuf,
-    log: LogId,
-    /// Ascending, without a gap.
-    spans: RwLock<Arc<Vec<Span>>>,
+    pub(super) dir: PathBuf,
+    pub(super) log: LogId,
+    /// Ascending, without a gap. Locked around `begin`.
+    pub(super) spans: RwLock<Arc<Vec<Span>>>,
+    /// What was before has expired.
+    pub(super) begin: RwLock<Option<Begin>>,
+    /// Why what is before the first segment has not expired.
+    no_base: Option<String>,
+    /// Held by whoever replaces or removes the file of a segment.
+    pub(super) rewriting: Mutex<()>,
     /// Newest first. Never locked around `spans`, nor while a file is read.
-    open: Mutex<VecDeque<(Sequence, Arc<Segment>)>>,
-    frames: Mutex<VecDeque<(Sequence, usize, Arc<Frame>)>>,
+    pub(super) open: Mutex<VecDeque<(Sequence, Arc<Segment>)>>,
+    pub(super) frames: Mutex<VecDeque<(Sequence, usize, Arc<Frame>)>>,
     /// Counts segments that were written anew: what was read before is not kept beyond it.
-    erasures: AtomicU64,
+    pub(super) erasures: AtomicU64,
     /// A segment was renamed, and its directory not synced since.
     unsynced: AtomicBool,
 }
@@ -64,7 +72,6 @@ impl Segments {
     /// durable afterwards: a process that was killed may have renamed without a sync.
     pub(super) fn open(data: &Path, log: LogId) -> io::Result<Self> {
         let dir = data.join(DIRECTORY);
-        let mut spans = Vec::new();
         match fs::read_dir(&dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -73,20 +80,27 @@ impl Segments {
                     let entry = entry?;
                     let name = entry.file_name();
                     let name = name.to_str().unwrap_or_default();
-                    if let Some((first, last)) = parse_name(name) {
-                        spans.push(Span { first, last });
-                    } else if name.strip_suffix(UNFINISHED).and_then(parse_name).is_some() {
+                    if name.strip_suffix(UNFINISHED).and_then(parse_name).is_some() {
                         fs::remove_file(entry.path())?;
                     }
                 }
                 File::open(&dir)?.sync_all()?;
             }
         }
-        spans.sort_by_key(|span| span.first);
+        let mut spans = spans_in(&dir)?;
+        let (begin, no_base) = match begin_of(data, log, &spans)? {
+            Ok(begin) => (begin, None),
+            Err(why) => (None, Some(why)),
+        };
+        // Those were being removed.
+        spans.retain(|span| begin.is_none_or(|begin| span.first > begin.seq));
         Ok(Self {
             dir,
             log,
             spans: RwLock::new(Arc::new(spans)),
+            begin: RwLock::new(begin),
+            no_base,
+            rewriting: Mutex::default(),
             open: Mutex::default(),
             frames: Mutex::default(),
             erasures: AtomicU64::new(0),
@@ -94,19 +108,35 @@ impl Segments {
         })
     }
 
-    /// Whether segments follow each other from the first record on.
+    /// Whether segments follow each other from the first record on, or from the base.
     pub(super) fn check_joined(&self) -> Result<(), ReadError> {
-        let mut expected = Sequence(1);
+        let begin = self.begin_head();
+        let mut expected = begin.seq.next();
         for span in &**self.spans() {
             if span.first > expected {
                 let last = Sequence(span.first.0 - 1);
-                return Err(damaged(expected, last, "there is no segment with them"));
+                let why = match &self.no_base {
+                    Some(why) if expected == Sequence(1) => {
+                        format!("there is no segment with them, and they have not expired: {why}")
+                    }
+                    _ => "there is no segment with them".into(),
+                };
+                return Err(damaged(expected, last, why));
             }
             if span.first < expected {
                 let why = "two segments claim to hold them";
                 return Err(damaged(span.first, span.last.min(expected), why));
             }
             expected = span.last.next();
+        }
+        if begin.seq > Sequence::ZERO
+            && let Some(span) = self.spans().first().copied()
+        {
+            let segment = self.segment(span).map_err(|error| in_span(span, &error))?;
+            if segment.footer().previous != begin.block {
+                let why = "it does not follow the base";
+                return Err(damaged(span.first, span.last, why));
+            }
         }
         Ok(())
     }
@@ -115,22 +145,23 @@ impl Segments {
         Arc::clone(&self.spans.read())
     }
 
-    /// The last sequence in a segment; zero without any.
+    /// The last sequence in a segment, or before the beginning; zero without any.
     pub(super) fn last(&self) -> Sequence {
-        self.spans.read().last().map_or(Sequence::ZERO, |span| span.last)
+        let last = self.spans.read().last().map(|span| span.last);
+        last.unwrap_or_else(|| self.begin().map_or(Sequence::ZERO, |begin| begin.seq))
     }
 
     /// Where the segments end.
     pub(super) fn end(&self) -> Result<Head, ReadError> {
         let Some(span) = self.spans.read().last().copied() else {
-            return Ok(Head::empty(self.log));
+            return Ok(self.begin_head());
         };
         self.segment(span)
             .map(|segment| segment.footer().end)
             .map_err(|error| in_span(span, &error))
     }
 
-    fn path(&self, span: Span) -> PathBuf {
+    pub(super) fn path(&self, span: Span) -> PathBuf {
         self.dir.join(file_name(span.first, span.last))
     }
 
@@ -280,6 +311,11 @@ impl Segments {
         is_erased: impl Fn(Sequence) -> bool,
         disk: &dyn Disk,
     ) -> Result<(), SealError> {
+        let _alone = self.rewriting.lock();
+        if !self.spans().contains(&span) {
+            // It has expired meanwhile.
+            return Ok(());
+        }
         let path = self.path(span);
         let unfinished = self.dir.join(format!("{}{UNFINISHED}", file_name(span.first, span.last)));
         let written = self.write_erased(&unfinished, span, is_erased, disk);
@@ -291,9 +327,7 @@ impl Segments {
         disk.before_seal(SealStep::Rename)?;
         self.unsynced.store(true, Ordering::SeqCst);
         fs::rename(&unfinished, &path)?;
-        self.erasures.fetch_add(1, Ordering::SeqCst);
-        self.open.lock().retain(|(first, _)| *first != span.first);
-        self.frames.lock().retain(|(first, ..)| *first != span.first);
+        self.forget(|first| first == span.first);
         self.sync_names(disk)
     }
 

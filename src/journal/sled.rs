@@ -15,8 +15,9 @@
 
 use super::{
     AppendError, CloseError, EncodedBlock, EraseError, Head, Journal, ReadError, ReadLimits,
-    RecoverError, Refusal, check_blocks,
+    RecoverError, Refusal, Sealed, check_blocks,
     commit_file::{self, CommitError, CommitFiles},
+    expire::ExpireError,
     head_file::{self, Entry, HeadError, HeadFile},
     keeper::Keeper,
     panics::Fault,
@@ -27,7 +28,10 @@ use super::{
     sled_store::{Disk, RealDisk, Store, StoreError},
     walk::{Walk, damaged},
 };
-use crate::data_dir::DataDir;
+use crate::{
+    base::{Base, BaseError, Begin},
+    data_dir::DataDir,
+};
 use acta_events::{LogId, Record, Sequence, block::Block};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -101,7 +105,7 @@ pub(super) enum WriterState {
 impl SledJournal {
     /// Opens the log of a data directory, which the caller keeps locked meanwhile.
     pub fn open(data: &DataDir) -> Result<Self, OpenError> {
-        Self::open_on(data, Arc::new(RealDisk), VERIFIED_RECORDS, SealLimits::default())
+        Self::open_sealing(data, SealLimits::default())
     }
 
     /// As [`Self::open`], for whoever reads and verifies all of it: only its end is looked at, which has
@@ -110,7 +114,12 @@ impl SledJournal {
         Self::open_on(data, Arc::new(RealDisk), 1, SealLimits::default())
     }
 
-    /// Only tests give another disk, or seal earlier.
+    /// As [`Self::open`], with segments of another size.
+    pub fn open_sealing(data: &DataDir, limits: SealLimits) -> Result<Self, OpenError> {
+        Self::open_on(data, Arc::new(RealDisk), VERIFIED_RECORDS, limits)
+    }
+
+    /// Only tests give another disk, or verify less.
     pub(super) fn open_on(
         data: &DataDir,
         disk: Arc<dyn Disk>,
@@ -131,7 +140,7 @@ impl SledJournal {
         remove_other_stores(dir, tail.number);
         commit_file::remove(dir)?;
         let commits = CommitFiles::new(dir, Arc::clone(&disk));
-        let sealer = Sealer::new((dir.into(), log), Arc::clone(&disk), segments, limits, tail);
+        let sealer = Sealer::new(dir.into(), Arc::clone(&disk), segments, limits, tail);
         let keeper = Keeper::start(store, HeadFile::open(dir, entry)?, sealer)?;
         keeper.begin_again(end.seq);
         let writer = Writer { state: WriterState::Open, commits };
@@ -143,28 +152,6 @@ impl SledJournal {
             keeper,
             head: RwLock::new(end),
         })
-    }
-
-    /// Blocks as they are stored, unverified, from the one that holds the sequence after
-    /// `after`; none at the end. For whoever verifies them and measures that alone; where
-    /// something is wrong with them, [`Journal::read`] tells what.
-    pub fn stored(&self, after: Sequence, blocks: usize) -> Result<Vec<Bytes>, ReadError> {
-        let Some(store) = self.keeper.live_store() else { return Err(closed()) };
-        let view = self.view(&store);
-        let wanted = after.next();
-        let fault = |fault| damaged(wanted, self.head().seq.max(wanted), fault);
-        if after >= self.head().seq {
-            return Ok(Vec::new());
-        }
-        let floor = view.floor(wanted).map_err(fault)?;
-        let mut next = floor.map_or(wanted, |(first, _)| first);
-        let mut found = Vec::new();
-        while found.len() < blocks {
-            let Some((first, bytes)) = view.ceiling(next).map_err(fault)? else { break };
-            found.push(bytes);
-            next = first.next();
-        }
-        Ok(found)
     }
 
     /// Waits until all that there is to seal is sealed, at most for that long. Whether it is.
@@ -218,7 +205,7 @@ impl SledJournal {
         limits: ReadLimits,
     ) -> Result<Vec<Arc<Block>>, ReadError> {
         let view = self.view(store);
-        let mut walk = Walk::new(&view, self.log, after.next(), head.seq);
+        let mut walk = Walk::new(&view, after.next(), head.seq);
         let mut blocks = Vec::new();
         let mut bytes = 0_usize;
         loop {
@@ -319,7 +306,7 @@ impl SledJournal {
     ) -> Result<Store, RecoverError> {
         let target = self.dir.join(store_name(number));
         let copy = |from: &Store| {
-            copy(&self.view(from), self.log, durable, &target, &self.disk).map(|(store, _)| store)
+            copy(&self.view(from), durable, &target, &self.disk).map(|(store, _)| store)
         };
         match self.keeper.live_store().map(|store| copy(&store)) {
             Some(Err(RecoverError::Damaged(_))) | None => {}
@@ -401,6 +388,11 @@ impl Journal for SledJournal {
         if after >= head.seq {
             return Ok(Vec::new());
         }
+        let begin = self.keeper.sealer.segments.begin_head().seq;
+        if after < begin {
+            let why = "they have expired by the policy that says how much history is kept";
+            return Err(damaged(after.next(), begin, why));
+        }
         loop {
             let Some(store) = self.keeper.live_store() else { return Err(closed()) };
             let read = self.read_from(&store, head, after, limits);
@@ -457,6 +449,30 @@ impl Journal for SledJournal {
         self.erase_contents(contents)
     }
 
+    fn begin(&self) -> Option<Begin> {
+        self.keeper.sealer.segments.begin()
+    }
+
+    fn base(&self) -> Result<Option<Base>, BaseError> {
+        self.base_of()
+    }
+
+    fn sealed(&self) -> Vec<Sealed> {
+        self.sealed_parts()
+    }
+
+    fn sealed_through(&self) -> Sequence {
+        self.keeper.sealer.segments.last()
+    }
+
+    fn expire(
+        &self,
+        begin: &Begin,
+        each: &mut dyn FnMut(Bytes) -> io::Result<()>,
+    ) -> Result<(), ExpireError> {
+        self.expire_through(begin, each)
+    }
+
     fn close(&self) -> Result<(), CloseError> {
         let failed = |why: String| CloseError { why };
         let Some(mut writer) = self.writer.try_lock_for(WRITER_WAIT) else {
@@ -488,7 +504,7 @@ impl Journal for SledJournal {
     }
 }
 
-fn closed() -> ReadError {
+pub(super) fn closed() -> ReadError {
     ReadError::Io { why: "the log is closed or being recovered".into() }
 }
 
@@ -500,7 +516,6 @@ fn settle(
     disk: &Arc<dyn Disk>,
     verified_records: u64,
 ) -> Result<(Store, Tail), OpenError> {
-    let log = entry.log;
     let mut left = Pending::default();
     left.add(commit_file::load(dir)?);
     let sealed = segments.last();
@@ -508,7 +523,7 @@ fn settle(
     let store = open_store(dir, entry, sealed, disk)?;
     let left = RwLock::new(left);
     let view = View { segments, store: &store, pending: &left };
-    let (end, bytes) = verify(&view, log, durable, verified_records).map_err(unreadable)?;
+    let (end, bytes) = verify(&view, durable, verified_records).map_err(unreadable)?;
     let failed = |fault: Fault| OpenError::Io(io::Error::other(fault.to_string()));
     let oldest = store.ceiling(Sequence::ZERO).map_err(failed)?;
     let outdated = oldest.is_some_and(|(first, _)| first <= sealed);
@@ -525,7 +540,7 @@ fn settle(
     remove_store(dir, number)?;
     let target = dir.join(store_name(number));
     let durable = Durable { at_least: end.seq, ..durable };
-    let (copied, end) = copy(&view, log, durable, &target, disk).map_err(|error| match error {
+    let (copied, end) = copy(&view, durable, &target, disk).map_err(|error| match error {
         RecoverError::Damaged(error) => unreadable(error),
         other => io::Error::other(other.to_string()).into(),
     })?;

@@ -6,7 +6,7 @@ use super::{
     sled_store::{Disk, Store},
     walk::{Walk, damaged},
 };
-use acta_events::{LogId, Sequence, block::Block};
+use acta_events::{Sequence, block::Block};
 use parking_lot::RwLock;
 use std::{
     fs::{self, File},
@@ -37,14 +37,13 @@ impl Durable {
 /// blocks that are not sealed, as far as they were passed.
 pub(super) fn verify(
     view: &View<'_>,
-    log: LogId,
     durable: Durable,
     records: u64,
 ) -> Result<(Head, u64), ReadError> {
     let from = Sequence(durable.head.seq.0.saturating_sub(records)).next();
     let sealed = view.segments.last();
     let mut bytes = 0;
-    let end = follow(view, log, from, durable, |block, stored| {
+    let end = follow(view, from, durable, |block, stored| {
         if block.first() > sealed {
             bytes += stored.len() as u64;
         }
@@ -56,14 +55,13 @@ pub(super) fn verify(
 /// Follows the chain from the block with `from` to the end, through the durable head.
 fn follow<E: From<ReadError>>(
     view: &View<'_>,
-    log: LogId,
     from: Sequence,
     durable: Durable,
     mut visit: impl FnMut(&Block, &[u8]) -> Result<(), E>,
 ) -> Result<Head, E> {
     let head = durable.head;
-    let mut walk = Walk::new(view, log, from, durable.at_least);
-    let mut end = Head::empty(log);
+    let mut walk = Walk::new(view, from, durable.at_least);
+    let mut end = view.segments.begin_head();
     while let Some((block, stored)) = walk.step()? {
         let (first, last) = (block.first(), block.last());
         let holds_head = first <= head.seq && head.seq <= last;
@@ -81,7 +79,6 @@ fn follow<E: From<ReadError>>(
 /// of the log.
 pub(super) fn copy(
     from: &View<'_>,
-    log: LogId,
     durable: Durable,
     target: &Path,
     disk: &Arc<dyn Disk>,
@@ -96,7 +93,7 @@ pub(super) fn copy(
     }
     let tail = sealed.seq.next();
     let mut unsynced = 0;
-    let end = follow(from, log, tail, durable, |block, stored| {
+    let end = follow(from, tail, durable, |block, stored| {
         store.insert(block.first(), stored).map_err(|fault| io(fault.to_string()))?;
         unsynced += stored.len();
         if unsynced >= COPY_FLUSH_BYTES {
@@ -109,7 +106,7 @@ pub(super) fn copy(
     // What was written is what is read, or it is not taken into use.
     let copied = View { segments: from.segments, store: &store, pending: &RwLock::default() };
     let there = Durable { head: end, at_least: end.seq };
-    if follow(&copied, log, tail, there, |_, _| Ok::<_, ReadError>(()))? != end {
+    if follow(&copied, tail, there, |_, _| Ok::<_, ReadError>(()))? != end {
         return Err(io("the copy does not end where the original does".into()));
     }
     Ok((store, end))

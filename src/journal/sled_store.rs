@@ -91,6 +91,8 @@ pub(super) enum SealStep {
     Switch,
     /// The other store is removed.
     RemoveStore,
+    /// A segment that has expired is removed.
+    Expire,
 }
 
 /// The disk itself.

@@ -2,17 +2,12 @@
 //! its digest, and follow the one before it.
 
 use super::{ReadError, panics::Fault, pending::View};
-use acta_events::LogId;
-use acta_events::{
-    Digest, Sequence,
-    block::{Block, genesis},
-};
+use acta_events::{Digest, Sequence, block::Block};
 use bytes::Bytes;
 
 /// Goes through a log from a place on.
 pub(super) struct Walk<'a> {
     view: &'a View<'a>,
-    log: LogId,
     /// The sequence that the next block has to begin with.
     expected: Sequence,
     /// The digest of the block before it; none before the first step.
@@ -26,18 +21,15 @@ pub(super) struct Walk<'a> {
 impl<'a> Walk<'a> {
     /// Begins with the block that holds `wanted`, as far as that can be told. The first block
     /// may end before `wanted` if the one that held it is gone; the next step then says so.
-    pub(super) fn new(
-        view: &'a View<'a>,
-        log: LogId,
-        wanted: Sequence,
-        at_least: Sequence,
-    ) -> Self {
+    pub(super) fn new(view: &'a View<'a>, wanted: Sequence, at_least: Sequence) -> Self {
+        let begin = view.segments.begin_head().seq.next();
+        let wanted = wanted.max(begin);
         let (expected, refused) = match view.floor(wanted) {
-            Ok(Some((first, _))) => (first, None),
+            Ok(Some((first, _))) => (first.max(begin), None),
             Err(Fault::Io(why)) => (wanted, Some(why)),
             Ok(None) | Err(_) => (wanted, None),
         };
-        Self { view, log, expected, previous: None, at_least, refused }
+        Self { view, expected, previous: None, at_least, refused }
     }
 
     /// The next block, decoded and as stored; none at the end. After an error the walk is over.
@@ -90,8 +82,9 @@ impl<'a> Walk<'a> {
     /// Whether the first block of the walk follows its neighbour, if there is an intact one.
     fn joins(&self, block: &Block) -> bool {
         let before = Sequence(block.first().0.saturating_sub(1));
-        if before == Sequence::ZERO {
-            return block.previous == genesis(self.log);
+        let begin = self.view.segments.begin_head();
+        if before == begin.seq {
+            return block.previous == begin.block;
         }
         match self.view.floor(before) {
             // Decoding the neighbour is for the rare case in which they disagree.

@@ -291,7 +291,7 @@ impl Log {
     /// The digests of all contents in files of their own.
     fn content_files(&self) -> Result<HashSet<Digest>, ReadFault> {
         let mut named = HashSet::new();
-        let mut position = Sequence::ZERO;
+        let mut position = self.expired_through();
         let head = self.journal.head().seq;
         while position < head {
             let blocks = self.journal.read(position, ReadLimits { blocks: 64, bytes: 4 << 20 })?;

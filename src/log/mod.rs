@@ -7,6 +7,7 @@
 
 mod contents;
 mod erase;
+mod expire;
 mod read;
 mod ring;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod tree;
 
 pub use contents::Contents;
 pub use erase::{EraseFault, Erased, RedactionNote};
+pub use expire::ExpireFault;
 pub use read::{ReadFault, Slice};
 pub(crate) use read::{blocking, text_span};
 pub use ring::Logged;
@@ -32,7 +34,7 @@ use acta_projections::{MarkKind, Projections, TranscriptMark};
 use parking_lot::{Mutex, RwLock};
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, Weak, atomic::AtomicU64},
     time::Instant,
 };
 use tokio::sync::watch;
@@ -66,6 +68,10 @@ pub struct Log {
     /// Content files whose records are not there yet.
     on_their_way: Mutex<HashMap<Digest, Instant>>,
     checkpointed: Mutex<Sequence>,
+    /// The last record that expired.
+    expired: AtomicU64,
+    /// How far those have come who read the log on their own and must miss nothing.
+    holds: Mutex<Vec<Weak<AtomicU64>>>,
 }
 
 /// The log cannot be taken into use.
@@ -83,6 +89,9 @@ pub enum ReplayError {
     /// Records are missing.
     #[error(transparent)]
     Gap(#[from] acta_projections::Gap),
+    /// The base cannot be used.
+    #[error(transparent)]
+    Base(#[from] crate::base::BaseError),
 }
 
 /// What was replayed to take the log into use.
@@ -118,12 +127,16 @@ impl Log {
         tree: Arc<Tree>,
     ) -> Result<(Self, Replayed), ReplayError> {
         let head = journal.head().seq;
+        let begin = journal.begin().map_or(Sequence::ZERO, |begin| begin.seq);
         let limit = head.min(index.flushed_through());
+        index.begin_behind(begin)?;
         let digest_at = |seq| record_digest_at(&*journal, seq);
-        let start = checkpoints
-            .as_ref()
-            .and_then(|checkpoints| checkpoints.newest(id, limit, digest_at))
-            .unwrap_or_default();
+        let newest = checkpoints.as_ref();
+        let newest = newest.and_then(|checkpoints| checkpoints.newest(id, limit, digest_at));
+        let start = match newest {
+            Some(start) => start,
+            None => journal.base()?.map(|base| base.views).unwrap_or_default(),
+        };
         let from = start.position();
         tree::settle(&tree, &*journal, from)?;
         let log = Self {
@@ -143,7 +156,10 @@ impl Log {
             erased: watch::Sender::new(Erased::default()),
             on_their_way: Mutex::default(),
             checkpointed: Mutex::new(from),
+            expired: AtomicU64::new(begin.0),
+            holds: Mutex::default(),
         };
+        log.expire_as_recorded()?;
         let mut position = from;
         while position < head {
             let blocks = log.journal.read(position, ReadLimits { blocks: 64, bytes: 4 << 20 })?;
@@ -294,6 +310,10 @@ impl Log {
         self.ring.write().push(&block.records);
         self.arrive(&block.records);
         self.hide(block);
+        let mut events = block.records.iter().map(|record| &record.header.event);
+        if events.any(|event| matches!(event, Event::HistoryExpired(_))) {
+            self.expire_as_recorded()?;
+        }
         Ok(postings)
     }
 
@@ -383,6 +403,9 @@ pub(crate) fn key_of(record: &Record) -> Option<KeyEntry> {
 }
 
 fn record_digest_at(journal: &dyn Journal, seq: Sequence) -> Option<Digest> {
+    if let Some(begin) = journal.begin().filter(|begin| begin.seq == seq) {
+        return Some(begin.record);
+    }
     let before = Sequence(seq.0.checked_sub(1)?);
     let blocks = journal.read(before, ReadLimits { blocks: 1, bytes: 1 }).ok()?;
     let records = &blocks.first()?.records;

@@ -38,6 +38,18 @@ pub enum ReadFault {
     /// Records are missing.
     #[error(transparent)]
     Gap(#[from] acta_projections::Gap),
+    /// They are not kept any more.
+    #[error(
+        "records 1 to {through} have expired, by the policy that says how much history is kept; \
+         the first that is there is {}", through.next()
+    )]
+    Expired {
+        /// The last record that expired.
+        through: Sequence,
+    },
+    /// The base cannot be read.
+    #[error(transparent)]
+    Base(#[from] crate::base::BaseError),
     /// The thread that read it is gone.
     #[error("the service is shutting down")]
     Gone,
@@ -45,6 +57,9 @@ pub enum ReadFault {
 
 impl From<ReadFault> for Rejection {
     fn from(fault: ReadFault) -> Self {
+        if let ReadFault::Expired { .. } = fault {
+            return Self::new(Code::HistoryExpired, fault.to_string());
+        }
         let code = match &fault {
             ReadFault::Journal(ReadError::Damaged { .. })
             | ReadFault::Content { source: ContentError::Damaged { .. }, .. }
@@ -78,6 +93,7 @@ impl Log {
         if after >= through || limit == 0 {
             return Ok(Vec::new());
         }
+        self.retains(after.next())?;
         if let Some(records) = self.ring.read().after(after, through, limit) {
             return Ok(records);
         }
@@ -95,7 +111,10 @@ impl Log {
         let mut records = Vec::new();
         let mut position = after;
         while position < through && records.len() < limit {
-            let block = self.block_with(position.next())?;
+            let block = self.block_with(position.next());
+            // Before anything else is said of it: it may have gone while it was read.
+            self.retains(position.next())?;
+            let block = block?;
             let before = records.len();
             let room = limit - records.len();
             let wanted = block.iter().filter(|logged| {
@@ -136,21 +155,27 @@ impl Log {
     }
 
     /// One record.
+    ///
+    /// None of one that has expired, whether it ever was there or not.
     pub async fn record(self: &Arc<Self>, seq: Sequence) -> Result<Option<Arc<Logged>>, ReadFault> {
         let after = Sequence(seq.0.saturating_sub(1));
-        Ok(self.read(after, seq, 1).await?.pop())
+        unless_expired(self.read(after, seq, 1).await)
     }
 
     pub(crate) fn record_blocking(&self, seq: Sequence) -> Result<Option<Arc<Logged>>, ReadFault> {
+        if self.has_expired(seq) {
+            return Ok(None);
+        }
         if let Some(logged) = self.ring.read().get(seq) {
             return Ok(Some(logged));
         }
         let after = Sequence(seq.0.saturating_sub(1));
-        Ok(self.read_blocking(after, seq, 1)?.pop())
+        unless_expired(self.read_blocking(after, seq, 1))
     }
 
     /// The records of one worker after a sequence, at most `limit`, never beyond `through`.
-    /// The slice says how far the log has been looked through for them.
+    /// The slice says how far the log has been looked through for them. What has expired is passed
+    /// over.
     pub async fn worker_records(
         self: &Arc<Self>,
         worker: u32,
@@ -168,6 +193,7 @@ impl Log {
             Ok(Slice { records: log.records_of(&postings)?, through })
         };
         // What is recent is read from memory at once; only history goes to another thread.
+        let after = after.max(self.expired_through());
         let recent = self.ring.read().get(after.next()).is_some();
         if recent { read() } else { blocking(read).await }
     }
@@ -181,6 +207,7 @@ impl Log {
         limit: usize,
     ) -> Result<Slice, ReadFault> {
         let log = Arc::clone(self);
+        let after = after.max(self.expired_through());
         blocking(move || match worker {
             Some(worker) => {
                 let mut postings = log.index.before(worker, through, limit)?;
@@ -330,10 +357,16 @@ impl Log {
     /// All projections as they were right after a record, rebuilt from the nearest checkpoint.
     /// Blocking.
     pub fn projections_at(&self, seq: Sequence) -> Result<Projections, ReadFault> {
+        if seq < self.expired_through() {
+            return Err(ReadFault::Expired { through: self.expired_through() });
+        }
         let nearest = self.checkpoints.as_ref().and_then(|checkpoints| {
             checkpoints.newest(self.id, seq, |seq| super::record_digest_at(&*self.journal, seq))
         });
-        let mut projections = nearest.unwrap_or_default();
+        let mut projections = match nearest {
+            Some(nearest) => nearest,
+            None => self.journal.base()?.map(|base| base.views).unwrap_or_default(),
+        };
         while projections.position() < seq {
             let limits = ReadLimits { blocks: 64, bytes: 4 << 20 };
             let blocks = self.journal.read(projections.position(), limits)?;
@@ -347,6 +380,17 @@ impl Log {
             }
         }
         Ok(projections)
+    }
+}
+
+/// The only one of these records, if there is one; of one that has expired nothing is said.
+fn unless_expired(
+    found: Result<Vec<Arc<Logged>>, ReadFault>,
+) -> Result<Option<Arc<Logged>>, ReadFault> {
+    match found {
+        Ok(mut records) => Ok(records.pop()),
+        Err(ReadFault::Expired { .. }) => Ok(None),
+        Err(fault) => Err(fault),
     }
 }
 

@@ -17,9 +17,14 @@ pub(super) fn settle(
     journal: &dyn Journal,
     from: Sequence,
 ) -> Result<(), ReplayError> {
-    if !is_of(tree, journal)? {
-        tracing::warn!("the tree is not of this history; it is made anew from the log");
-        tree.reset()?;
+    let begin = journal.begin();
+    match &begin {
+        Some(begin) if tree.size() < begin.seq.0 || !is_of(tree, journal)? => tree.rewind(begin)?,
+        None if !is_of(tree, journal)? => {
+            tracing::warn!("the tree is not of this history; it is made anew from the log");
+            tree.reset()?;
+        }
+        _ => {}
     }
     let mut flushed = tree.size();
     while tree.size() < from.0 {
@@ -45,6 +50,9 @@ fn is_of(tree: &Tree, journal: &dyn Journal) -> Result<bool, ReplayError> {
     if size > journal.head().seq.0 {
         return Ok(false);
     }
+    if let Some(begin) = journal.begin().filter(|begin| begin.seq.0 == size) {
+        return Ok(begin.block == digest);
+    }
     match journal.read(Sequence(size - 1), ReadLimits { blocks: 1, bytes: 1 }) {
         Ok(blocks) => {
             Ok(blocks.first().is_some_and(|block| block.last().0 == size && block.digest == digest))
@@ -63,7 +71,7 @@ impl super::Log {
         through: Sequence,
         mut each: impl FnMut(Digest),
     ) -> Result<(), super::ReadFault> {
-        let mut position = after;
+        let mut position = after.max(self.expired_through());
         while position < through {
             let limits = ReadLimits { blocks: 64, bytes: 4 << 20 };
             let blocks = self.journal.read(position, limits)?;
@@ -101,6 +109,7 @@ impl super::Log {
         let mut bytes = Vec::new();
         let mut end = after;
         if after < through {
+            self.retains(after.next())?;
             let limits = ReadLimits { blocks: 64, bytes: 4 << 20 };
             let blocks = self.journal.read(after, limits)?;
             for block in blocks.iter().filter(|block| block.last() <= through) {

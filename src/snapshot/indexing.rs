@@ -8,6 +8,7 @@
 
 use super::{SnapshotError, receive::discard};
 use crate::{
+    base::Base,
     index::{Frozen, Index, IndexError},
     log::{key_of, posting_of},
 };
@@ -46,11 +47,16 @@ enum IndexingError {
 }
 
 impl Indexing {
-    /// Begins one in a directory. `ends` are the last sequences of all segments, ascending.
-    pub(super) fn begin(dir: PathBuf, ends: Vec<Sequence>) -> Result<Self, SnapshotError> {
+    /// Begins one in a directory, behind what has expired. `ends` are the last sequences of all segments,
+    /// ascending.
+    pub(super) fn begin(
+        dir: PathBuf,
+        base: Option<Base>,
+        ends: Vec<Sequence>,
+    ) -> Result<Self, SnapshotError> {
         let (sender, receiver) = sync_channel(BLOCKS_MAX);
         let path = dir.clone();
-        let make = move || make(&path, &ends, &receiver);
+        let make = move || make(&path, base, &ends, &receiver);
         let thread = thread::Builder::new().name("restore-index".into()).spawn(make)?;
         Ok(Self { dir, blocks: Some(sender), thread })
     }
@@ -81,9 +87,18 @@ impl Indexing {
     }
 }
 
-fn make(dir: &Path, ends: &[Sequence], blocks: &Receiver<Records>) -> Result<(), IndexingError> {
+fn make(
+    dir: &Path,
+    base: Option<Base>,
+    ends: &[Sequence],
+    blocks: &Receiver<Records>,
+) -> Result<(), IndexingError> {
     let index = Index::open(dir)?;
     let mut projections = Projections::default();
+    if let Some(base) = base {
+        index.begin_behind(base.begin.seq)?;
+        projections = base.views;
+    }
     let mut aside: Option<Frozen> = None;
     let mut frozen = Sequence::ZERO;
     while let Ok(records) = blocks.recv() {

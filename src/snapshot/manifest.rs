@@ -1,6 +1,7 @@
 //! What a snapshot consists of.
 
 use super::{FORMAT, SnapshotError};
+use crate::base;
 use acta_events::{Digest, Epoch, LogId, Sequence, Timestamp, sha256};
 use serde::{Deserialize, Serialize};
 
@@ -116,6 +117,20 @@ impl Manifest {
     /// The part of that name.
     pub fn part(&self, name: &str) -> Option<&Part> {
         self.parts.iter().find(|part| part.name == name)
+    }
+
+    /// The last record that has expired; zero if the log is there from the first one on.
+    pub fn expired(&self) -> Sequence {
+        let begin = |part: &Part| {
+            let name = part.name.strip_prefix(base::DIRECTORY)?.strip_prefix('/')?;
+            name.strip_suffix(base::SUFFIX)?.parse().ok().map(Sequence)
+        };
+        self.parts.iter().find_map(begin).unwrap_or(Sequence::ZERO)
+    }
+
+    /// The name of the part with the base.
+    pub(super) fn base_name(expired: Sequence) -> String {
+        format!("{}/{:020}{}", base::DIRECTORY, expired.0, base::SUFFIX)
     }
 
     /// How many bytes all parts have together.

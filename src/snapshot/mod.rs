@@ -8,6 +8,7 @@
 //! content/<xx>/<digest>           contents in files of their own
 //! checkpoints/<seq>.ckpt          the projections
 //! tree/…                          the Merkle tree
+//! base/<seq>.base                 where the log begins, if its oldest records have expired
 //! manifest.json                   which of these there are, each with its SHA-256
 //! ```
 //!
@@ -43,7 +44,9 @@ pub use restore::{Cut, Staged, stage};
 pub use schedule::{Newest, Schedule, ScheduleOwner};
 pub use verify::{Checked, Passed, verify};
 
-use crate::{audit::TreeError, data_dir::DataDirError, journal::OpenError, log::ReadFault};
+use crate::{
+    audit::TreeError, base::BaseError, data_dir::DataDirError, journal::OpenError, log::ReadFault,
+};
 use acta_events::Sequence;
 use std::{
     fs::{self, File},
@@ -89,8 +92,11 @@ pub enum SnapshotError {
     #[error("the earlier snapshot cannot be built upon: {0}. Take one without --base")]
     Base(String),
     /// There is no such moment in it.
-    #[error("the snapshot has records 1 to {last}, and {asked} is none of these moments")]
+    #[error("the snapshot has records {first} to {last}, and {asked} is none of these moments")]
     Moment {
+        /// The first record that it has, or, if others have expired, the last of these: what the log was
+        /// right after it is known.
+        first: Sequence,
         /// Its last record.
         last: Sequence,
         /// What was asked for.
@@ -108,6 +114,9 @@ pub enum SnapshotError {
     /// The log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadFault),
+    /// The base cannot be read.
+    #[error(transparent)]
+    LogBase(#[from] BaseError),
     /// A tree cannot be computed.
     #[error(transparent)]
     Tree(#[from] TreeError),

@@ -14,6 +14,7 @@
 use super::{CHECKPOINTS, CONTENT, FORMAT, Manifest, Part, SnapshotError, TAIL, VERIFIER, at};
 use crate::{
     audit::{self, Notary, StoredTiles},
+    base::Bases,
     checkpoint::Checkpoints,
     content::ContentStore,
     data_dir::DataDir,
@@ -57,6 +58,9 @@ pub struct Base {
     /// Its files of the tree that do not change any more.
     #[serde(default)]
     pub tiles: BTreeSet<String>,
+    /// The last record that had expired then.
+    #[serde(default)]
+    pub expired: Sequence,
 }
 
 impl Base {
@@ -73,6 +77,7 @@ impl Base {
             record: manifest.record,
             segments: manifest.parts.iter().filter_map(segment).collect(),
             tiles: manifest.parts.iter().filter(is_full).map(|part| part.name.clone()).collect(),
+            expired: manifest.expired(),
         }
     }
 }
@@ -89,6 +94,9 @@ pub(super) struct Opening {
     pub(super) dropped: BTreeSet<Digest>,
     /// Whether the other contents of the base are part of this.
     pub(super) on_base: bool,
+    /// The last record that has expired.
+    #[serde(default)]
+    expired: Sequence,
 }
 
 /// What the last line says.
@@ -167,6 +175,7 @@ impl Plan {
             return Err(SnapshotError::Again("a content is being erased".into()));
         }
         let mut parts = Vec::new();
+        let (log_base, expired) = base_of(log, data)?;
         let tree = data.join(audit::TREE);
         let tiles = StoredTiles::in_directory(&tree);
         let mut segments = journal::segments(data, log.id())?;
@@ -191,8 +200,9 @@ impl Plan {
         parts.push(text(audit::CHECKPOINT, signed.text().into()));
         parts.push(text(VERIFIER, notary.verifier().to_string()));
         ancestors(&data.join(audit::ANCESTORS), &mut parts)?;
-        segments.retain(|segment| segment.last <= sequence);
-        let sealed = segments.last().map_or(Sequence::ZERO, |segment| segment.last);
+        parts.extend(log_base);
+        segments.retain(|segment| expired < segment.first && segment.last <= sequence);
+        let sealed = segments.last().map_or(expired, |segment| segment.last);
         for segment in segments {
             let name = format!("{SEGMENTS}/{}", segment.name());
             let digest = segment.content.as_ref().map(|content| content.digest);
@@ -202,9 +212,13 @@ impl Plan {
             let part = Part { segment: digest, in_base, ..Part::new(name, segment.file_bytes) };
             parts.push((part, source));
         }
-        contents(log, data, base, sequence, &mut parts)?;
+        // Among the contents of the base there are some that have expired since, and nobody knows any
+        // more which.
+        let with_contents = base.filter(|base| base.expired == expired);
+        contents(log, data, with_contents, sequence, &mut parts)?;
         let checkpoints = Checkpoints::new(data.join(CHECKPOINTS));
-        for seq in checkpoints.positions().into_iter().filter(|seq| *seq <= sequence) {
+        let fits = |seq: &Sequence| expired < *seq && *seq <= sequence;
+        for seq in checkpoints.positions().into_iter().filter(fits) {
             open(&checkpoints.path(seq), &format!("{CHECKPOINTS}/{:020}.ckpt", seq.0), &mut parts)?;
         }
         if let Some(tiles) = tiles.filter(|tiles| tiles.size <= sequence.0) {
@@ -241,8 +255,8 @@ impl Plan {
         drop(views);
         let sent = parts.iter().filter(|(part, _)| !part.in_base);
         let bytes = sent.map(|(part, _)| part.bytes).sum();
-        let on_base = base.is_some();
-        let opening = Opening { acta_snapshot: FORMAT, manifest, bytes, dropped, on_base };
+        let on_base = with_contents.is_some();
+        let opening = Opening { acta_snapshot: FORMAT, manifest, bytes, dropped, on_base, expired };
         Ok(Self { log: Arc::clone(log), opening, parts, sealed, orders })
     }
 
@@ -278,6 +292,9 @@ impl Plan {
             send(frames.into())?;
             position = last;
         }
+        if log.expired_through() > opening.expired {
+            return send(line(&Ending::Again("history has expired meanwhile".into())));
+        }
         // An order that is recorded behind the end may have been seen on the way, and one from before
         // may stand there while its record is not in the tree yet.
         let ending = match orders == Orders::of(&log) && orders.newest <= end {
@@ -286,6 +303,18 @@ impl Plan {
         };
         send(line(&ending))
     }
+}
+
+/// The base of a log whose beginning has expired, and the last record that has.
+fn base_of(log: &Log, data: &Path) -> Result<(Option<(Part, Source)>, Sequence), SnapshotError> {
+    let expired = log.expired_through();
+    if expired == Sequence::ZERO {
+        return Ok((None, expired));
+    }
+    let bases = Bases::of(data);
+    let bytes = bases.bytes(expired).map_err(|error| SnapshotError::Again(error.to_string()))?;
+    let name = Manifest::base_name(expired);
+    Ok((Some((Part::new(name, bytes.len() as u64), Source::Bytes(bytes))), expired))
 }
 
 fn line(value: &impl Serialize) -> Bytes {

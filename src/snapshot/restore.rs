@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     audit::{self, VerifierKey, read_frame},
+    base::{Base, BaseError, Bases},
     checkpoint::Checkpoints,
     data_dir::DataDir,
     journal::{self, EncodedBlock, begin_behind_segments},
@@ -97,9 +98,9 @@ pub fn stage(
 ) -> Result<Result<Staged, Checked>, SnapshotError> {
     let manifest = snapshot.manifest();
     if let Cut::Sequence(seq) = cut
-        && (seq == Sequence::ZERO || seq > manifest.sequence)
+        && (seq == Sequence::ZERO || seq < manifest.expired() || seq > manifest.sequence)
     {
-        return Err(SnapshotError::Moment { last: manifest.sequence, asked: cut.told() });
+        return Err(no_moment(manifest, cut));
     }
     let stage = unfinished(target)?;
     refuse_existing(target)?;
@@ -107,9 +108,10 @@ pub fn stage(
     let guard = Stage { path: stage.clone(), is_done: false };
     let data = DataDir::create(&stage, manifest.log_id, manifest.created)?;
     snapshot.unpack(&stage, |done| each("copying", done))?;
-    let mut kept = Kept::default();
+    let (begin, base) = begin_of(&stage, manifest, cut)?;
+    let mut kept = Kept { last: begin, ..Kept::default() };
     let ends = journal::segments(&stage, manifest.log_id)?.iter().map(|it| it.last).collect();
-    let mut indexing = Indexing::begin(stage.join(INDEX), ends)?;
+    let mut indexing = Indexing::begin(stage.join(INDEX), base, ends)?;
     let checked = verify(&stage, manifest, key, &mut |block| {
         each("verifying", block.last().0);
         match kept.take_in(block, cut) {
@@ -124,7 +126,7 @@ pub fn stage(
     }
     let last = kept.last;
     if last == Sequence::ZERO {
-        return Err(SnapshotError::Moment { last: manifest.sequence, asked: cut.told() });
+        return Err(no_moment(manifest, cut));
     }
     let tail = cut_segments(&stage, manifest, last)?;
     Checkpoints::new(stage.join(CHECKPOINTS)).remove_behind(last)?;
@@ -141,6 +143,32 @@ pub fn stage(
         epoch: manifest.epoch.next(),
         tail,
     }))
+}
+
+fn no_moment(manifest: &Manifest, cut: Cut) -> SnapshotError {
+    let first = manifest.expired().max(Sequence(1));
+    SnapshotError::Moment { first, last: manifest.sequence, asked: cut.told() }
+}
+
+/// The last record that has expired, with the base, if the moment is not before that.
+fn begin_of(
+    stage: &Path,
+    manifest: &Manifest,
+    cut: Cut,
+) -> Result<(Sequence, Option<Base>), SnapshotError> {
+    let expired = manifest.expired();
+    if expired == Sequence::ZERO {
+        return Ok((expired, None));
+    }
+    let base = match Bases::of(stage).read(expired, manifest.log_id) {
+        // What is wrong with it is told when it is verified.
+        Err(BaseError::Missing(_) | BaseError::Damaged { .. }) => return Ok((expired, None)),
+        base => base?,
+    };
+    match cut {
+        Cut::Time(time) if time < base.begin.time => Err(no_moment(manifest, cut)),
+        _ => Ok((expired, Some(base))),
+    }
 }
 
 impl Staged {
@@ -281,6 +309,10 @@ pub(crate) fn kept_through(
 /// A tree that has read further is of no use.
 fn drop_tree_behind(stage: &Path, last: Sequence) -> Result<(), SnapshotError> {
     let dir = stage.join(audit::TREE);
+    // Of what has expired it is the only place; then it goes back to where the log begins.
+    if !Bases::of(stage).positions()?.is_empty() {
+        return Ok(());
+    }
     let tiles = audit::StoredTiles::in_directory(&dir);
     if tiles.is_none_or(|tiles| tiles.size > last.0) { discard(&dir) } else { Ok(()) }
 }

@@ -3,9 +3,10 @@
 use super::{CHECKPOINTS, CONTENT, Manifest, SnapshotError, TAIL, VERIFIER};
 use crate::{
     audit::{
-        self, CheckpointError, Kind, Problem, SignedCheckpoint, Verdict, Verification, VerifierKey,
-        read_frame,
+        self, CheckpointError, Kind, Problem, SignedCheckpoint, TreeError, Verdict, Verification,
+        VerifierKey, read_frame,
     },
+    base::{BaseError, Bases},
     checkpoint::Checkpoints,
     content::ContentStore,
     journal::{self, SEGMENTS},
@@ -54,6 +55,7 @@ pub fn verify(
         passed,
     };
     let (verifier, mut signed) = signed(dir, key, &mut walk.verification)?;
+    walk.begin(dir, manifest)?;
     walk.segments(dir, manifest)?;
     walk.tail(dir)?;
     let position = walk.verification.position();
@@ -72,6 +74,30 @@ pub fn verify(
 impl Walk<'_> {
     fn tell(&mut self, kind: Kind, what: String) {
         self.verification.problem(Problem { kind, first: None, last: None, what });
+    }
+
+    /// Begins with the base, if the beginning has expired.
+    fn begin(&mut self, dir: &Path, manifest: &Manifest) -> Result<(), SnapshotError> {
+        let expired = manifest.expired();
+        if expired == Sequence::ZERO {
+            return Ok(());
+        }
+        let base = match Bases::of(dir).read(expired, manifest.log_id) {
+            Err(BaseError::Io(error)) => return Err(error.into()),
+            Err(error) => {
+                self.tell(Kind::Damaged, error.to_string());
+                return Ok(());
+            }
+            Ok(base) => base,
+        };
+        let tree = dir.join(audit::TREE);
+        let leaf = |leaf| self.verification.expired_leaf(leaf);
+        match audit::each_leaf(&tree, base.begin.seq.0, leaf) {
+            // What is missing is told of when the leaves are compared with the base.
+            Ok(()) | Err(TreeError::Damaged { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(self.verification.begin_behind(base)?)
     }
 
     fn segments(&mut self, dir: &Path, manifest: &Manifest) -> Result<(), SnapshotError> {

@@ -73,5 +73,6 @@ mod registry_remote;
 mod registry_rules;
 mod registry_spawn;
 mod registry_workers;
+mod retain_history;
 mod snapshot_restore;
 mod tidy;

@@ -233,6 +233,7 @@ async fn status_is_one_screen_of_the_same() {
         "epoch",
         "head",
         "health",
+        "history",
         "hosts",
         "lag",
         "last_record_at",

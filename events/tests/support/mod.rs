@@ -199,6 +199,24 @@ fn events_of_the_service() -> Vec<BoxedStrategy<Event>> {
             }
         ),
         of!(any::<u32>(), |epoch| DispatchResumed { epoch: Epoch(epoch) }),
+        of!(
+            (
+                seq(),
+                digest(),
+                digest(),
+                any::<(u64, u64)>(),
+                proptest::option::of(any::<u64>()),
+                proptest::option::of(any::<u64>())
+            ),
+            |(through, base, root, (segments, bytes), keep_s, keep_bytes)| HistoryExpired {
+                through,
+                base,
+                root,
+                segments,
+                bytes,
+                policy: RetentionPolicy { keep_s, keep_bytes },
+            }
+        ),
         of!((text(), text(), templates()), |(kind, label, templates)| RuntimeRegistered {
             kind,
             label,

@@ -27,6 +27,15 @@ fn rows() -> Vec<(&'static str, Value, Value, &'static str)> {
             "epoch 2 acts upon what the log asks for",
         ),
         (
+            "history_expired",
+            json!({
+                "through": 90, "base": digest, "root": digest, "segments": 2, "bytes": 7,
+                "policy": {"keep_s": 60},
+            }),
+            none.clone(),
+            "records 1 to 90 expired by policy: keep 60 s",
+        ),
+        (
             "runtime_registered",
             json!({"kind": "embedded_worker_runtime", "label": "Here", "templates": [template]}),
             none.clone(),

@@ -3,9 +3,10 @@
 use super::{VerifyArgs, ahead, progress};
 use crate::{
     audit::{
-        self, KeyError, Kind, LogKey, NotaryError, Problem, SignedCheckpoint, Verdict,
+        self, KeyError, Kind, LogKey, NotaryError, Problem, SignedCheckpoint, TreeError, Verdict,
         Verification, VerifierKey,
     },
+    base::BaseError,
     checkpoint::Checkpoints,
     cli::rebuild::StoppedLog,
     content::ContentStore,
@@ -34,11 +35,33 @@ pub(super) fn verify(path: &Path, args: &VerifyArgs) -> Result<Verdict> {
     let (key, mut signed) = signed(&stopped, args, &mut verification)?;
     signed.extend(args.earlier(key.as_ref())?.map(|earlier| ("earlier", earlier)));
     verification.beside_index(Comparison::open(&data.subpath("index"))?);
+    begin(&stopped, &mut verification)?;
     let contents = ContentStore::new(data.content_path());
     let unreadable = read(stopped.journal(), &mut verification, &contents)?;
     verification.finish_index()?;
     check_segments(path, data.log_id(), &unreadable, &mut verification)?;
     Ok(verification.finish(&signed, Some(&data.subpath(audit::TREE)))?)
+}
+
+/// Begins with the base, if the beginning has expired.
+fn begin(stopped: &StoppedLog, verification: &mut Verification) -> Result<()> {
+    let base = match stopped.journal().base() {
+        Ok(None) => return Ok(()),
+        Ok(Some(base)) => base,
+        Err(BaseError::Io(error)) => return Err(error.into()),
+        Err(error) => {
+            let what = format!("damaged: {error}; nothing is certainly intact");
+            return Err(super::Unverified::damaged(what).into());
+        }
+    };
+    let tree = stopped.data.subpath(audit::TREE);
+    let read = audit::each_leaf(&tree, base.begin.seq.0, |leaf| verification.expired_leaf(leaf));
+    match read {
+        // What is missing is told of when the leaves are compared with the base.
+        Ok(()) | Err(TreeError::Damaged { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(verification.begin_behind(base)?)
 }
 
 /// Files of segments have checksums of their own, over what reading their blocks does not look at
@@ -51,7 +74,9 @@ fn check_segments(
 ) -> Result<()> {
     for segment in journal::segments(path, log)? {
         let (first, last) = (segment.first, segment.last);
-        if unreadable.iter().any(|(from, to)| *from <= last && first <= *to) {
+        // It is on its way out.
+        let expired = last <= verification.begins_behind();
+        if expired || unreadable.iter().any(|(from, to)| *from <= last && first <= *to) {
             continue;
         }
         if let Some(why) = segment.verify()? {

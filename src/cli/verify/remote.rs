@@ -2,7 +2,8 @@
 
 use super::{Unverified, VerifyArgs, believed, progress};
 use crate::{
-    audit::{Kind, Problem, Verdict, Verification, read_frame},
+    audit::{Kind, Problem, TILE_WIDTH, TileKind, TilePath, Verdict, Verification, read_frame},
+    base::understand,
     cli::{
         archive,
         client::{Client, ClientError},
@@ -23,9 +24,11 @@ pub(super) async fn verify(args: &VerifyArgs, client: &Client) -> Result<Verdict
     let text = String::from_utf8_lossy(&text);
     let mut newest = believed(&text, key, "the service's checkpoint")?;
     let mut verification = Verification::new(log, None)?;
+    begin(log, &mut verification, client).await?;
     read(&mut verification, Sequence(newest.size()), client).await?;
-    // Contents that were erased meanwhile are shown erased before the order is come to.
-    while verification.lacks_orders() && verification.is_intact() {
+    // Contents that were erased meanwhile are shown erased before the order is come to, and what has
+    // expired just now is missing before the record that says so is signed.
+    while (verification.lacks_orders() || verification.lacks_base()) && verification.is_intact() {
         let later = archive::signed(client).await?;
         let later = believed(later.text(), key, "the service's checkpoint")?;
         if Sequence(later.size()) <= verification.position() {
@@ -37,6 +40,33 @@ pub(super) async fn verify(args: &VerifyArgs, client: &Client) -> Result<Verdict
     let mut signed = vec![("newest", newest)];
     signed.extend(args.earlier(Some(key))?.map(|earlier| ("earlier", earlier)));
     Ok(verification.finish(&signed, None)?)
+}
+
+/// Begins with the base, if the beginning has expired. Its leaves are in the tree.
+async fn begin(log: LogId, verification: &mut Verification, client: &Client) -> Result<()> {
+    let bytes = match client.get_bytes("v1/base", None).await {
+        Ok(bytes) => bytes,
+        Err(ClientError::Api { code, .. }) if code == "not_found" => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let base = understand(&bytes, log, None)
+        .map_err(|error| Unverified::damaged(format!("the service's base: {error}")))?;
+    let size = base.begin.seq.0;
+    let mut progress = super::super::progress::Progress::new("tree", Some(size));
+    let mut first = 0;
+    while first < size {
+        progress.at(first);
+        let width = TILE_WIDTH.min(size - first);
+        let path = TilePath { kind: TileKind::Hashes(0), number: first / TILE_WIDTH, width };
+        let tile = client.get_bytes(&format!("tile/{path}"), None).await?;
+        for leaf in tile.chunks_exact(32).take(width as usize) {
+            let leaf = leaf.try_into().context("a tile has no whole hashes")?;
+            verification.expired_leaf(tlog_tiles::Hash(leaf))?;
+        }
+        first += width;
+    }
+    progress.finish();
+    Ok(verification.begin_behind(base)?)
 }
 
 /// Reads on up to a sequence.

@@ -90,7 +90,10 @@ fn histories_have_a_bit_of_everything() {
     let missing: Vec<_> = acta_events::Event::KINDS
         .iter()
         .map(|(name, _)| *name)
-        .filter(|name| !matches!(*name, "log_forked" | "dispatch_resumed") && !kinds.contains(name))
+        .filter(|name| {
+            !matches!(*name, "log_forked" | "dispatch_resumed" | "history_expired")
+                && !kinds.contains(name)
+        })
         .collect();
     assert!(missing.is_empty(), "never recorded: {missing:?}");
     for code in [

@@ -133,6 +133,7 @@ pub(in super::super) async fn retry(
     if message > app.log.head() {
         return Err(unknown());
     }
+    app.log.retains(message)?;
     let logged = app.log.record(message).await?.ok_or_else(unknown)?;
     let header = &logged.record.header;
     let runtime = header.runtime.as_ref().filter(|id| **id == external_runtime());
@@ -169,6 +170,7 @@ async fn again(
     of: &WorkerRef,
     message: Sequence,
 ) -> Reply<Json<Value>> {
+    app.log.retains(message)?;
     if message_of(app, of, message).await?.is_none() {
         let message =
             format!("{} is no message to worker `{}`", row_id(message), of.worker_id.as_str());
