@@ -102,7 +102,7 @@ impl<'a> Scan<'a> {
     fn text_of<const BYTES: usize>(&mut self, before: &str) -> Option<&'a str> {
         self.word(before)?;
         match self.rest.split_at_checked(BYTES) {
-            Some((text, behind)) if behind.starts_with('"') => {
+            Some((text, behind)) if behind.starts_with('"') && !text.contains('"') => {
                 self.rest = &behind[1..];
                 Some(text)
             }

@@ -119,7 +119,15 @@ struct Connection {
 
     /// The token to show; otherwise the operator token of a service on this machine is found by
     /// itself
-    #[arg(long, global = true, env = "ACTA_TOKEN", hide_env_values = true, value_parser = SecretParser)]
+    #[arg(
+        long,
+        global = true,
+        env = "ACTA_TOKEN",
+        hide_env_values = true,
+        // One in 64 begins with a dash.
+        allow_hyphen_values = true,
+        value_parser = SecretParser
+    )]
     token: Option<Secret>,
 
     /// The data directory in which to look for the operator token [default: ./acta-data]

@@ -103,6 +103,7 @@ pub struct ServeArgs {
         value_name = "TOKEN",
         env = "ACTA_TOKEN",
         hide_env_values = true,
+        allow_hyphen_values = true,
         value_parser = SecretParser,
         action = clap::ArgAction::Append,
         help_heading = "Access"

@@ -71,6 +71,7 @@ async fn any_other_error_exits_1() {
         &["stop", "missing"],
         &["spawn", "--template", "no-such"],
         &["ls", "--token", "wrong"],
+        &["ls", "--token", "-wrong"],
         &["cursor", "get", "missing"],
     ] {
         let ran = service.acta(args).await;

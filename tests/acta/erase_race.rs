@@ -70,11 +70,15 @@ impl Gate {
         gate
     }
 
-    /// Waits until the request is there, does something, and lets it go on.
-    async fn meanwhile(&self, what: impl Future<Output = ()>) {
-        self.held.came.acquire().await.unwrap().forget();
+    /// Waits until the request of a command is there, does something, and lets it go on.
+    async fn meanwhile(&self, mut ran: JoinHandle<Ran>, what: impl Future<Output = ()>) -> Ran {
+        tokio::select! {
+            came = self.held.came.acquire() => came.unwrap().forget(),
+            ended = &mut ran => panic!("it ended without that request: {:?}", ended.unwrap()),
+        }
         what.await;
         self.held.open.add_permits(1);
+        ran.await.unwrap()
     }
 }
 
@@ -132,13 +136,18 @@ impl Log {
         let data = service.data();
         let key = service.acta(&["key", "show", "--data", data.to_str().unwrap()]).await;
         let (key, head) = (key.ok().to_owned(), service.head().await);
+        // All of it is signed, and not just what was there a second ago.
+        service.get(&format!("/v1/proofs/inclusion?seq={head}")).await.ok();
         Self { service, key, early, large, late, head }
     }
 
     /// Runs a command against the service, through a gate.
     fn through(&self, gate: &Gate, args: &[&str]) -> JoinHandle<Ran> {
         let mut command = self.service.command();
-        command.args(args).args(["--token", &self.service.token()]).env("ACTA_URL", &gate.url);
+        command
+            .args(args)
+            .arg(format!("--token={}", self.service.token()))
+            .env("ACTA_URL", &gate.url);
         tokio::spawn(async move { run(command, "").await })
     }
 
@@ -146,8 +155,7 @@ impl Log {
     async fn archive(&self, gate: &Gate, name: &str, what: impl Future<Output = ()>) -> PathBuf {
         let path = self.service.root().join(name);
         let export = self.through(gate, &["export", "--format", "archive", path.to_str().unwrap()]);
-        gate.meanwhile(what).await;
-        export.await.unwrap().ok();
+        gate.meanwhile(export, what).await.ok();
         path
     }
 
@@ -212,8 +220,7 @@ async fn a_service_verifies_while_contents_are_erased() {
     {
         let gate = Gate::before(&log.service, path, n).await;
         let verify = log.through(&gate, &["verify", &gate.url, "--key", &log.key, "-o", "json"]);
-        gate.meanwhile(log.redact(&secrets)).await;
-        let ran = verify.await.unwrap();
+        let ran = gate.meanwhile(verify, log.redact(&secrets)).await;
         let verdict: Value = serde_json::from_str(ran.ok()).unwrap();
         assert_eq!(verdict["intact"], true, "{verdict}");
         for (seq, _) in secrets {

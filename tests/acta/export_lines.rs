@@ -143,7 +143,7 @@ async fn an_export_goes_on_over_connections_that_break_and_after_a_file_that_was
     let target = service.base.strip_prefix("http://").unwrap().to_owned();
     let proxy = cutting_proxy(target, largest + 2_000).await;
     let mut command = service.command();
-    command.args(["export", "--token", &service.token()]).env("ACTA_URL", proxy);
+    command.arg("export").arg(format!("--token={}", service.token())).env("ACTA_URL", proxy);
     let ran = run(command, "").await;
     assert_eq!(ran.ok().to_owned() + "\n", whole);
 

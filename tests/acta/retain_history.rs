@@ -7,10 +7,10 @@ use super::{
 use serde_json::{Value, json};
 use std::{fs, path::Path};
 
-const SEGMENT: u64 = 64;
-const SMALL: [&str; 2] = ["--segment-records-max", "64"];
+const SEGMENT: u64 = 16;
+const SMALL: [&str; 2] = ["--segment-records-max", "16"];
 /// Nothing but the newest segment.
-const EXPIRES: [&str; 4] = ["--segment-records-max", "64", "--history-keep-bytes", "1"];
+const EXPIRES: [&str; 4] = ["--segment-records-max", "16", "--history-keep-bytes", "1"];
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -58,7 +58,8 @@ fn files_below(dir: &Path) -> usize {
 }
 
 /// A service with a worker, a large content, a keyed input, and several segments behind that.
-async fn old() -> (Service, String) {
+/// The last record of all that.
+async fn old() -> (Service, String, u64) {
     let service = Options::default().arg(SMALL[0]).arg(SMALL[1]).start().await;
     let worker = service.spawn("echo").await;
     let keyed = json!({"kind": "user", "content": "hello"});
@@ -67,13 +68,34 @@ async fn old() -> (Service, String) {
     service.rests(&worker, 2).await;
     service.input(&worker, &"large ".repeat(10_000)).await;
     service.rests(&worker, 4).await;
-    fill(&service, 5 * SEGMENT).await;
-    (service, worker)
+    let last = service.head().await;
+    fill(&service, last + 3 * SEGMENT).await;
+    (service, worker, last)
+}
+
+#[tokio::test]
+async fn what_is_older_than_wanted_expires_and_what_is_younger_stays() {
+    let (mut service, _, old) = old().await;
+    for (seconds, expires) in [("86400", false), ("1", true)] {
+        service.stop().await;
+        // All of it is older than a second then.
+        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+        service.set_args([SMALL[0], SMALL[1], "--history-keep-s", seconds]);
+        service.restart().await;
+        if expires {
+            let through = expired(&service, old).await;
+            assert!(through < service.head().await, "the newest segment stays");
+        } else {
+            // What would expire does so with the first look, and a look comes with each segment.
+            fill(&service, service.head().await + 2 * SEGMENT).await;
+            assert_eq!(history(&service).await["first"], 1);
+        }
+    }
 }
 
 #[tokio::test]
 async fn what_has_expired_is_refused_by_name_and_the_rest_goes_on() {
-    let (mut service, worker) = old().await;
+    let (mut service, worker, old) = old().await;
     let cursor_at = async |after: u64| {
         let page = service.get(&format!("/v1/events?after={after}&limit=1")).await.ok();
         page["cursor"].as_str().unwrap().to_owned()
@@ -85,7 +107,7 @@ async fn what_has_expired_is_refused_by_name_and_the_rest_goes_on() {
     service.stop().await;
     service.set_args(EXPIRES);
     service.restart().await;
-    let through = expired(&service, 3 * SEGMENT).await;
+    let through = expired(&service, old).await;
     assert!(through < head, "something is left");
 
     // Of the log.
@@ -186,11 +208,11 @@ async fn what_has_expired_is_refused_by_name_and_the_rest_goes_on() {
 
 #[tokio::test]
 async fn what_is_left_verifies_and_what_does_not_fit_is_found() {
-    let (mut service, worker) = old().await;
+    let (mut service, worker, old) = old().await;
     service.stop().await;
     service.set_args(EXPIRES);
     service.restart().await;
-    let through = expired(&service, 3 * SEGMENT).await;
+    let through = expired(&service, old).await;
     let key = alone(service.root(), &["key", "show", "--data", text(&service.data())]).await;
     let key = key.ok().to_owned();
     let url = service.base.clone();
@@ -234,7 +256,7 @@ async fn what_is_left_verifies_and_what_does_not_fit_is_found() {
     assert_eq!(said.code, 4, "{said:?}");
     assert!(said.stdout.contains("names another base"), "{said:?}");
     fs::write(&base, &whole).unwrap();
-    let level = data.join("tree/level-0");
+    let level = data.join("tree/level-0-00000000");
     let leaves = fs::read(&level).unwrap();
     let mut altered = leaves.clone();
     altered[100] ^= 1;
@@ -275,11 +297,11 @@ fn forged(base: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn snapshots_carry_the_base_along() {
-    let (mut service, worker) = old().await;
+    let (mut service, worker, old) = old().await;
     service.stop().await;
     service.set_args(EXPIRES);
     service.restart().await;
-    let through = expired(&service, 3 * SEGMENT).await;
+    let through = expired(&service, old).await;
     let snapshot = service.root().join("snapshot");
     create(&service, &snapshot, &[]).await;
     service.input(&worker, &"more ".repeat(10_000)).await;

@@ -253,7 +253,7 @@ fn drill(soak: &Soak, binary: &Path, directory: &Path) -> Result<()> {
     }
     let ran = Command::new(binary)
         .arg("drill")
-        .args(["--url", &format!("http://{address}"), "--token", &soak.token])
+        .args([format!("--url=http://{address}"), format!("--token={}", soak.token)])
         .current_dir(directory)
         .stdin(Stdio::null())
         .output()?;
