@@ -108,12 +108,6 @@ impl SledJournal {
         Self::open_sealing(data, SealLimits::default())
     }
 
-    /// As [`Self::open`], for whoever reads and verifies all of it: only its end is looked at, which has
-    /// to be what HEAD names. What is damaged before it is told by reading it.
-    pub fn open_to_verify(data: &DataDir) -> Result<Self, OpenError> {
-        Self::open_on(data, Arc::new(RealDisk), 1, SealLimits::default())
-    }
-
     /// As [`Self::open`], with segments of another size.
     pub fn open_sealing(data: &DataDir, limits: SealLimits) -> Result<Self, OpenError> {
         Self::open_on(data, Arc::new(RealDisk), VERIFIED_RECORDS, limits)
