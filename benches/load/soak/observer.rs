@@ -117,9 +117,12 @@ fn session(soak: &Soak, records: &Records, last: &mut u64, stay: Instant, n: usi
 }
 
 fn seen(records: &Records, payload: &[u8], last: u64) -> Result<u64> {
-    let record: Value = serde_json::from_slice(payload).context("NOT a record")?;
-    let seq = record["seq"].as_u64().with_context(|| format!("NOT a record: {record}"))?;
+    let frame: Value = serde_json::from_slice(payload).context("NOT a frame")?;
+    if frame["kind"] != "event" {
+        return Ok(last);
+    }
+    let seq = frame["record"]["seq"].as_u64().with_context(|| format!("NOT a record: {frame}"))?;
     ensure!(seq == last + 1, "record {seq} came behind {last}, which is NOT the next");
-    ensure!(records.agrees(seq, payload), "record {seq} is NOT what another saw: {record}");
+    ensure!(records.agrees(seq, payload), "record {seq} is NOT what another saw: {frame}");
     Ok(seq)
 }
