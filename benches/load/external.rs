@@ -204,7 +204,7 @@ fn get(address: SocketAddr, token: &str, path: &str) -> String {
 }
 
 /// Without an `Idempotency-Key`, which deployed clients do not send.
-fn post(address: SocketAddr, token: &str, path: &str, body: &str) -> String {
+pub(crate) fn post(address: SocketAddr, token: &str, path: &str, body: &str) -> String {
     format!(
         "POST {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Soak, locked};
 use crate::client::{Answer, Client};
+use crate::external::post;
 use crate::service::ECHO;
 
 const TALKERS: usize = 6;
@@ -197,7 +198,12 @@ fn converse(soak: &Soak, n: usize) -> Result<()> {
 fn enlist(soak: &Soak, n: usize) -> Result<(String, String)> {
     let mut caller = Caller::new(soak);
     let body = json!({"name": format!("soak {n}"), "runtime": "external"});
-    let made = caller.post("/workspaces", &body)?;
+    // Without a key: the token is shown once. One that was made in vain is never connected.
+    let made = caller.ask(|client| {
+        let address = *locked(&soak.address);
+        let request = post(address, &soak.token, "/workspaces", &body.to_string());
+        client.exchange(request.as_bytes())
+    })?;
     let id = made["id"].as_str().context("no id")?.to_owned();
     let token = made["connection"]["auth_token"].as_str().context("no token")?.to_owned();
     let body = json!({"id": id, "delivery_mode": "poll",
