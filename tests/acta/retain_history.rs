@@ -77,9 +77,14 @@ async fn old() -> (Service, String, u64) {
 async fn what_is_older_than_wanted_expires_and_what_is_younger_stays() {
     let (mut service, _, old) = old().await;
     for (seconds, expires) in [("86400", false), ("1", true)] {
+        eventually("all of it to be older than a second", || async {
+            let status = service.get("/v1/status").await.ok();
+            let newest = status["status"]["last_record_at"].as_str().unwrap();
+            let age = jiff::Timestamp::now().duration_since(newest.parse().unwrap());
+            (age.as_millis() > 1000).then_some(())
+        })
+        .await;
         service.stop().await;
-        // All of it is older than a second then.
-        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
         service.set_args([SMALL[0], SMALL[1], "--history-keep-s", seconds]);
         service.restart().await;
         if expires {
