@@ -29,7 +29,24 @@ async fn history(service: &Service) -> Value {
     service.get("/v1/status").await.ok()["status"]["history"].clone()
 }
 
-/// Up to where history has expired, once that is at least so far and the files are gone.
+/// Lets history expire at least so far, and no further afterwards. Up to where it has.
+async fn expire(service: &mut Service, at_least: u64) -> u64 {
+    service.stop().await;
+    service.set_args(EXPIRES);
+    service.restart().await;
+    expired(service, at_least).await;
+    service.stop().await;
+    service.set_args(SMALL);
+    service.restart().await;
+    first_on_disk(service) - 1
+}
+
+fn first_on_disk(service: &Service) -> u64 {
+    segments(&service.data()).first().expect("a segment is left").0
+}
+
+/// Up to where history has expired, once that is at least so far and the files are gone. With the next
+/// segment it may go on.
 async fn expired(service: &Service, at_least: u64) -> u64 {
     eventually("history to expire", || async {
         let history = history(service).await;
@@ -109,10 +126,7 @@ async fn what_has_expired_is_refused_by_name_and_the_rest_goes_on() {
     assert!(files_below(&service.data().join("content")) > 0);
     let views = service.get("/v1/views").await.ok()["digests"].clone();
     let head = service.head().await;
-    service.stop().await;
-    service.set_args(EXPIRES);
-    service.restart().await;
-    let through = expired(&service, old).await;
+    let through = expire(&mut service, old).await;
     assert!(through < head, "something is left");
 
     // Of the log.
@@ -214,10 +228,7 @@ async fn what_has_expired_is_refused_by_name_and_the_rest_goes_on() {
 #[tokio::test]
 async fn what_is_left_verifies_and_what_does_not_fit_is_found() {
     let (mut service, worker, old) = old().await;
-    service.stop().await;
-    service.set_args(EXPIRES);
-    service.restart().await;
-    let through = expired(&service, old).await;
+    let through = expire(&mut service, old).await;
     let key = alone(service.root(), &["key", "show", "--data", text(&service.data())]).await;
     let key = key.ok().to_owned();
     let url = service.base.clone();
@@ -228,12 +239,14 @@ async fn what_is_left_verifies_and_what_does_not_fit_is_found() {
     service.kill9().await;
     fs::remove_dir_all(service.data().join("index")).unwrap();
     drop(fs::remove_dir_all(service.data().join("checkpoints")));
+    service.set_args(EXPIRES);
     service.restart().await;
-    let through = expired(&service, through).await;
+    expired(&service, through).await;
     assert_eq!(service.worker(&worker).await["transcript_len"], 4);
     service.input(&worker, "more").await;
     service.rests(&worker, 6).await;
     service.stop().await;
+    let through = first_on_disk(&service) - 1;
 
     let data = service.data();
     let verify = async || alone(service.root(), &["verify", text(&data)]).await;
@@ -303,10 +316,7 @@ fn forged(base: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn snapshots_carry_the_base_along() {
     let (mut service, worker, old) = old().await;
-    service.stop().await;
-    service.set_args(EXPIRES);
-    service.restart().await;
-    let through = expired(&service, old).await;
+    let through = expire(&mut service, old).await;
     let snapshot = service.root().join("snapshot");
     create(&service, &snapshot, &[]).await;
     service.input(&worker, &"more ".repeat(10_000)).await;
