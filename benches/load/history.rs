@@ -18,6 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -33,6 +34,17 @@ const READY_MAX: Duration = Duration::from_secs(60);
 /// What one command of the binary takes at most, for a million records, and in any case.
 const COMMAND_PER_MILLION: Duration = Duration::from_secs(60);
 const COMMAND_MAX: Duration = Duration::from_secs(120);
+
+/// What can be measured by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Look-ups of what workers did last.
+    Lookups,
+    /// Snapshots, and the way back from one.
+    Snapshots,
+    /// Commands behind the history.
+    Commands,
+}
 
 /// What all parts need to know.
 struct Subject<'a> {
@@ -97,8 +109,11 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<()> {
     }
     let ready = begun.elapsed().as_secs_f64();
     let idle = machine::peak_memory_mib(service.pid())?;
-    let cold = lookups::cold(&service, &data)?;
-    let warm = lookups::again(&service, &cold)?;
+    let wants = |part| options.parts.is_empty() || options.parts.contains(&part);
+    let lookups = match wants(Part::Lookups) {
+        true => Some(lookups::ask(&service, &data)?),
+        false => None,
+    };
     let begun = Instant::now();
     let (lines, bytes) =
         client.count_lines("/v1/events?follow=0&watching=1", "application/x-ndjson")?;
@@ -116,11 +131,17 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<()> {
             .against("before anything was read", idle)
             .note(format!("read at {} MB/s of JSON", number(bytes as f64 / exported / 1e6))),
     );
-    lookups::add(report, &mut client, cold, warm)?;
-    let snapshot = copies::snapshots(&subject, &service, report)?;
-    copies::restore(&subject, &snapshot, report)?;
-    drop(snapshot);
-    commits::compare(&subject, service, report)
+    if let Some(asked) = lookups {
+        lookups::add(report, &mut client, asked)?;
+    }
+    if wants(Part::Snapshots) {
+        let snapshot = copies::snapshots(&subject, &service, report)?;
+        copies::restore(&subject, &snapshot, report)?;
+    }
+    if wants(Part::Commands) {
+        commits::compare(&subject, service, report)?;
+    }
+    Ok(())
 }
 
 fn generate(options: &Options, data: &Path) -> Result<()> {

@@ -95,6 +95,9 @@ struct Options {
     /// A directory that `acta bench generate` made, for the history scenario; a copy is measured.
     #[arg(long)]
     data: Option<PathBuf>,
+    /// Measure these parts of the history scenario only.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    parts: Vec<history::Part>,
     /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,

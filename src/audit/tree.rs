@@ -10,7 +10,7 @@ use crate::{
     base::Begin,
     error::{Code, Rejection},
 };
-use acta_events::{Digest, block::Block};
+use acta_events::{Digest, Sequence, block::Block};
 use parking_lot::{Mutex, RwLock};
 use std::{io, path::Path};
 use tlog_tiles::{EMPTY_HASH, HASH_SIZE, Hash, Tile, record_hash};
@@ -179,21 +179,37 @@ impl Tree {
     /// Goes back to where the log begins: what was taken in since is of another history, or cannot be
     /// trusted.
     pub(crate) fn rewind(&self, begin: &Begin) -> Result<(), TreeError> {
-        let lost = TreeError::Lost { through: begin.seq.0 };
-        let Some(files) = &self.files else { return Err(lost) };
         let root = Hash(begin.root.0);
         let state = State { size: begin.seq.0, block: begin.block, root };
-        let _alone = self.flushing.lock();
-        match load(files, &state) {
-            Ok(nodes) => *self.nodes.write() = nodes,
+        match self.go_back(&state) {
             Err(TreeError::Io(error)) => return Err(error.into()),
-            Err(_) => return Err(lost),
-        }
-        if !self.has_root(begin.seq.0, root) {
-            return Err(lost);
+            Ok(()) if self.has_root(begin.seq.0, root) => {}
+            _ => return Err(TreeError::Lost { through: begin.seq.0 }),
         }
         tracing::warn!(begin = %begin.seq, "the tree goes back to where the log begins");
-        Ok(files.replace_state(&state)?)
+        Ok(())
+    }
+
+    /// Ends with an earlier block of the same log, durably. Does nothing if it does not go beyond that.
+    pub(crate) fn end_with(&self, seq: Sequence, block: Digest) -> Result<(), TreeError> {
+        if seq == Sequence::ZERO {
+            return self.reset();
+        }
+        if self.size() <= seq.0 {
+            return Ok(());
+        }
+        let root = self.root(seq.0)?;
+        self.go_back(&State { size: seq.0, block, root })
+    }
+
+    /// What is in memory is taken from the files, which go at least as far.
+    fn go_back(&self, state: &State) -> Result<(), TreeError> {
+        let _alone = self.flushing.lock();
+        if let Some(files) = &self.files {
+            *self.nodes.write() = load(files, state)?;
+            files.replace_state(state)?;
+        }
+        Ok(())
     }
 
     /// Without a directory.

@@ -20,7 +20,7 @@ mod views;
 pub(crate) use args::DemoArgs;
 
 use super::{
-    output::{Output, OutputClosed, note},
+    output::{Output, OutputClosed, note, with_causes},
     tail::interrupted,
 };
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -92,7 +92,7 @@ fn finish(
             "seconds": screen.elapsed().as_secs_f64(),
             "steps": screen.steps,
             "kept": kept.as_ref().map(ToString::to_string),
-            "failure": failure.as_ref().map(|error| format!("{error:#}")),
+            "failure": failure.as_ref().map(with_causes),
         }))?;
     } else if failure.is_none() {
         let steps: Vec<String> =

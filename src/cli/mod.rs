@@ -73,7 +73,7 @@ use anyhow::Context;
 use clap::{ArgMatches, Args, Parser, Subcommand, parser::ValueSource};
 use client::Client;
 use credentials::{Search, Secret, SecretParser};
-use output::{Format, Output, OutputClosed, note};
+use output::{Format, Output, OutputClosed, note, with_causes};
 use reqwest::Url;
 use std::{ffi::OsString, future::Future, path::PathBuf, process::ExitCode, time::Duration};
 use tokio::runtime::{Builder, Runtime};
@@ -249,7 +249,7 @@ pub fn main() -> ExitCode {
     let (cli, matches) = match config::parse(&arguments) {
         Ok(parsed) => parsed,
         Err(config::Unparsed::File(error)) => {
-            note(&format!("error: {error:#}"));
+            note(&format!("error: {}", with_causes(&error)));
             return ExitCode::from(2);
         }
         Err(config::Unparsed::Arguments(error)) => {
@@ -266,7 +266,7 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
         Err(error) => {
-            note(&format!("error: {error:#}"));
+            note(&format!("error: {}", with_causes(&error)));
             if let Some(verify::Unverified { code, .. }) = error.downcast_ref() {
                 return ExitCode::from(*code);
             }

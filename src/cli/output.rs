@@ -23,6 +23,20 @@ pub(super) enum Format {
 #[error("standard output is closed")]
 pub(super) struct OutputClosed;
 
+/// An error with its causes. What an error says of its cause in its own words is not said again.
+pub(super) fn with_causes(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if !told.contains(&cause) {
+            let between = if told.is_empty() { "" } else { ": " };
+            told.push_str(between);
+            told.push_str(&cause);
+        }
+    }
+    told
+}
+
 /// Standard output, buffered.
 pub(super) struct Output {
     writer: Box<dyn Write>,
@@ -249,6 +263,16 @@ mod tests {
     fn columns_are_aligned_and_nothing_trails() {
         let rows = vec![vec!["a".into(), "long one".into()], vec![String::new(), "x\ny".into()]];
         assert_eq!(table(&["ID", "TEXT"], &rows), "ID  TEXT\na   long one\n-   x y\n");
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let check = |cause: &str, error: &str, expected: &str| {
+            let error = anyhow::anyhow!(cause.to_owned()).context(error.to_owned());
+            assert_eq!(with_causes(&error), expected);
+        };
+        check("it is full", "it cannot be written", "it cannot be written: it is full");
+        check("it is full", "the disk: it is full. Make room", "the disk: it is full. Make room");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{
     client::{Client, ClientError},
-    output::{Format, Output, note, table},
+    output::{Format, Output, note, table, with_causes},
     progress::Progress,
     status::size,
     verify::{self, Unverified},
@@ -129,7 +129,7 @@ pub(super) async fn take(target: &Path, base: Option<&Path>, client: &Client) ->
         if attempt >= ATTEMPTS_MAX || !may_pass(&error) {
             return Err(error);
         }
-        note(&format!("{error:#}; it begins again"));
+        note(&format!("{}; it begins again", with_causes(&error)));
         tokio::time::sleep(PAUSE * attempt).await;
     }
     anyhow::bail!("no attempt was made")

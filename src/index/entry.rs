@@ -67,6 +67,8 @@ pub(super) trait Entry: Copy + Send + Sync + 'static {
     const TABLE_CODE: u16;
     /// Bytes that an entry takes at most.
     const BYTES_MAX: usize;
+    /// Whether its runs have a filter. Then what it sorts by is uniformly distributed.
+    const IS_FILTERED: bool;
 
     /// Appends the entry, as the one that follows `previous` or as the first of a page.
     fn encode(&self, previous: Option<&Self>, out: &mut Vec<u8>);
@@ -114,6 +116,7 @@ impl Entry for Posting {
     const TABLE: &'static str = "postings";
     const TABLE_CODE: u16 = 1;
     const BYTES_MAX: usize = 1 + 5 + 10 + 5 + 1;
+    const IS_FILTERED: bool = false;
 
     fn encode(&self, previous: Option<&Self>, out: &mut Vec<u8>) {
         let follows = |before: &&Self| {
@@ -187,6 +190,7 @@ impl Entry for KeyEntry {
     const TABLE: &'static str = "keys";
     const TABLE_CODE: u16 = 2;
     const BYTES_MAX: usize = 16 + 10;
+    const IS_FILTERED: bool = true;
 
     fn encode(&self, _: Option<&Self>, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.digest);

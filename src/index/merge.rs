@@ -38,7 +38,7 @@ pub(super) fn due<E: Entry>(runs: &[Arc<Run<E>>]) -> Option<Vec<Arc<Run<E>>>> {
 }
 
 /// Writes the entries of adjacent runs, oldest first, as one run, durably. Of entries that
-/// sort alike the newest stays. What has expired is left out. Holds one page of each run.
+/// sort alike the newest stays. What has expired is left out. Holds one page of each run, and the filter.
 pub(super) fn merge<E: Entry>(
     dir: &Path,
     parts: &[Arc<Run<E>>],
@@ -49,7 +49,8 @@ pub(super) fn merge<E: Entry>(
     let (oldest, newest) = ends.expect("runs to merge are at least two");
     let name = RunName { first: oldest.first(), last: newest.last() };
     let mut heads = parts.iter().map(|run| Head::of(run)).collect::<Result<Vec<_>, _>>()?;
-    let mut writer = RunWriter::create(dir, name)?;
+    let count_max = parts.iter().map(|run| run.count()).sum();
+    let mut writer = RunWriter::create(dir, name, count_max)?;
     while let Some((bytes, entry)) = least(&heads) {
         if entry.seq() > expired {
             writer.push(&entry)?;

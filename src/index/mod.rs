@@ -27,11 +27,11 @@
 //! are removed. At the start each table takes its shortest gapless chain of runs from sequence
 //! 1, both to the furthest end they share; everything else is removed.
 //!
-//! # File format, version 2
+//! # File format, version 3
 //!
 //! Numbers are big-endian. A file is named `<table>-<first>-<last>.idx` with 20 decimal digits
-//! for each sequence. Files of version 1 (`.run`) are removed at the start, and what they held is
-//! read from the log again.
+//! for each sequence. Files of version 2, which have no filter, are still read; those of version 1
+//! (`.run`) are removed at the start, and what they held is read from the log again.
 //!
 //! ```text
 //!  page 0        ┌──────────────────────────────────────┐
@@ -45,6 +45,8 @@
 //!                ├──────────────────────────────────────┤
 //!                │ first fence per group    │ zeros │ C │   top pages, 255 fences each
 //!                ├──────────────────────────────────────┤
+//!                │ 63 blocks of the filter  │ zeros │ C │   of keys only, at most 1024 pages
+//!                ├──────────────────────────────────────┤
 //!                │ footer                               │   52 bytes
 //!                └──────────────────────────────────────┘
 //!
@@ -55,25 +57,28 @@
 //!  flags     1, 2 kind   4 same worker   8 run follows   16 items rose by one   32 by more
 //!  v         a number, seven bits to a byte, the lowest first; 128 is set on all but the last
 //!  fence     worker u32 │ seq u64 │ items u32, or the digest, of the first entry of a page
+//!  filter    blocks of 64 bytes; a bit is counted from the lowest of its byte
 //!  C         CRC-32 over: table u16, first u64, last u64, page u64, the page's 4092 bytes
 //!
-//!  footer    0 magic "ACTAINDX"   8 version u16 = 2     10 table u16: 1 postings, 2 keys
-//!           12 page size u16     14 zero u16            16 first u64    24 last u64
+//!  footer    0 magic "ACTAINDX"   8 version u16 = 3     10 table u16: 1 postings, 2 keys
+//!           12 page size u16     14 filter pages u16    16 first u64    24 last u64
 //!           32 entries u64       40 entry pages u64     48 CRC-32 of the 48 bytes before
 //! ```
 //!
 //! # Cost
 //!
-//! A look-up reads one page per run, two when the run's fences stay in the file because they
+//! A look-up reads one page per run whose filter, if it has one, does not deny the key, two when the run's fences stay in the file because they
 //! would take more than 1 MiB (from 13 million keys or some 80 million postings on). There are at
 //! most `log2(flushes) + 1` runs of each table. 20 million entries take some 60 MB (postings of workers
 //! that are at work in turns) and 405 MB (keys) on disk. Runs below the limit of
-//! 1 MiB halve in size from one to the next, so that all fences stay within a few MiB.
+//! 1 MiB halve in size from one to the next, so that all fences stay within a few MiB. So do filters, which
+//! take twelve bits a key (`filter`); a run of more than 2.7 million keys has none.
 
 mod compare;
 mod entry;
 mod error;
 mod files;
+mod filter;
 mod lookup;
 mod memory;
 mod merge;
@@ -170,6 +175,8 @@ pub struct IndexStats {
     pub run_entries: u64,
     /// Bytes of fences in memory.
     pub fence_bytes: usize,
+    /// Bytes of filters in memory.
+    pub filter_bytes: usize,
 }
 
 impl Index {
@@ -249,6 +256,7 @@ impl Index {
                 + keys.iter().map(|run| run.count()).sum::<u64>(),
             fence_bytes: postings.iter().map(|run| run.fence_bytes()).sum::<usize>()
                 + keys.iter().map(|run| run.fence_bytes()).sum::<usize>(),
+            filter_bytes: keys.iter().map(|run| run.filter_bytes()).sum(),
         }
     }
 
@@ -304,8 +312,9 @@ impl Index {
             return Err(IndexError::NotFrozen);
         }
         let name = RunName { first: part.first, last: part.last };
-        writer::write_run(dir, name, part.sorted_postings())?;
-        writer::write_run(dir, name, part.sorted_keys().into_iter())?;
+        writer::write_run(dir, name, 0, part.sorted_postings())?;
+        let keys = part.sorted_keys();
+        writer::write_run(dir, name, keys.len(), keys.into_iter())?;
         files::sync(dir)?;
         let postings = Arc::new(Run::open(dir, &name, self.fence_bytes_max)?);
         let keys = Arc::new(Run::open(dir, &name, self.fence_bytes_max)?);

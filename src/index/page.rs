@@ -17,7 +17,9 @@ pub(super) const FOOTER_BYTES: usize = 52;
 
 const CHECKSUM_BYTES: usize = 4;
 const MAGIC: [u8; 8] = *b"ACTAINDX";
-const FORMAT: u16 = 2;
+const FORMAT: u16 = 3;
+/// Has no filter.
+const FORMAT_2: u16 = 2;
 
 /// Bytes of one page.
 pub(super) type Page = [u8; PAGE_BYTES];
@@ -33,6 +35,8 @@ pub(super) struct Extent {
     pub(super) count: u64,
     /// Pages of entries.
     pub(super) pages: u64,
+    /// Pages of the filter; zero if there is none.
+    pub(super) filter_pages: u16,
 }
 
 impl Extent {
@@ -61,9 +65,15 @@ impl Extent {
         self.pages + self.groups()
     }
 
+    /// Where in the file, in pages, the filter begins.
+    pub(super) fn filter_start(&self) -> u64 {
+        self.top_start() + self.top_pages()
+    }
+
     /// Length of the whole file. `None` for a number of pages that no file can have.
     pub(super) fn file_bytes(&self) -> Option<u64> {
         let pages = self.pages.checked_add(self.groups())?.checked_add(self.top_pages())?;
+        let pages = pages.checked_add(u64::from(self.filter_pages))?;
         pages.checked_mul(PAGE_BYTES as u64)?.checked_add(FOOTER_BYTES as u64)
     }
 }
@@ -120,9 +130,13 @@ pub(super) fn decode_entries<E: Entry>(page: &Page) -> Option<Vec<E>> {
 
 /// The last bytes of a file.
 pub(super) fn encode_footer<E: Entry>(extent: &Extent) -> Vec<u8> {
+    footer_of::<E>(FORMAT, extent)
+}
+
+fn footer_of<E: Entry>(format: u16, extent: &Extent) -> Vec<u8> {
     let mut footer = Vec::with_capacity(FOOTER_BYTES);
     footer.extend_from_slice(&MAGIC);
-    for number in [FORMAT, E::TABLE_CODE, PAGE_BYTES as u16, 0] {
+    for number in [format, E::TABLE_CODE, PAGE_BYTES as u16, extent.filter_pages] {
         footer.extend_from_slice(&number.to_be_bytes());
     }
     for number in [extent.first.0, extent.last.0, extent.count, extent.pages] {
@@ -142,8 +156,10 @@ pub(super) fn decode_footer<E: Entry>(
 ) -> Result<Extent, IndexError> {
     let damaged = |what| IndexError::damaged(name, what);
     let number = |at| array(footer, at).map(u64::from_be_bytes).ok_or_else(|| damaged("footer"));
-    let extent = Extent { first, last, count: number(32)?, pages: number(40)? };
-    if encode_footer::<E>(&extent) != footer {
+    let filter_pages = array(footer, 14).map(u16::from_be_bytes).unwrap_or_default();
+    let extent = Extent { first, last, count: number(32)?, pages: number(40)?, filter_pages };
+    let is_old = filter_pages == 0 && footer_of::<E>(FORMAT_2, &extent) == footer;
+    if !is_old && encode_footer::<E>(&extent) != footer {
         let checksum = crc32fast::hash(&footer[..FOOTER_BYTES - CHECKSUM_BYTES]);
         let intact = footer.ends_with(&checksum.to_be_bytes());
         return Err(damaged(if intact { "another file or format" } else { "footer" }));

@@ -4,9 +4,10 @@ use super::{
     entry::{Entry, FENCE_BYTES, Fence, KeyEntry, Posting, array},
     error::IndexError,
     files::RunName,
+    filter::Filter,
     page::{
-        Checksum, Extent, FENCES_PER_PAGE, FOOTER_BYTES, PAGE_BYTES, Page, decode_entries,
-        decode_footer, entry_page_at,
+        BODY_BYTES, Checksum, Extent, FENCES_PER_PAGE, FOOTER_BYTES, PAGE_BYTES, Page,
+        decode_entries, decode_footer, entry_page_at,
     },
 };
 use acta_events::Sequence;
@@ -22,11 +23,12 @@ pub(super) struct Run<E> {
     /// The first fence of each entry page, or of each group when that would be too much.
     fences: Vec<Fence>,
     by_group: bool,
+    filter: Option<Filter>,
     table: PhantomData<E>,
 }
 
 impl<E: Entry> Run<E> {
-    /// Opens a file, verifying its footer and its fences. The fences of entry pages are kept
+    /// Opens a file, verifying its footer, its fences and its filter. The fences of entry pages are kept
     /// in memory when they take at most `fence_bytes_max`.
     pub(super) fn open(
         dir: &Path,
@@ -50,9 +52,11 @@ impl<E: Entry> Run<E> {
             checksum: Checksum::of_file::<E>(name.first, name.last),
             fences: Vec::new(),
             by_group: extent.pages * FENCE_BYTES as u64 > fence_bytes_max,
+            filter: None,
             table: PhantomData,
         };
         run.fences = run.load_fences()?;
+        run.filter = run.load_filter()?;
         Ok(run)
     }
 
@@ -70,6 +74,17 @@ impl<E: Entry> Run<E> {
             }
         }
         Ok(fences)
+    }
+
+    fn load_filter(&self) -> Result<Option<Filter>, IndexError> {
+        let (start, count) = (self.extent.filter_start(), u64::from(self.extent.filter_pages));
+        let mut bodies: Vec<[u8; BODY_BYTES]> = Vec::with_capacity(count as usize);
+        let mut page = [0; PAGE_BYTES];
+        for at in start..start + count {
+            self.read_page(at, &mut page)?;
+            bodies.push(array(&page, 0).ok_or_else(|| self.damaged("filter"))?);
+        }
+        Ok((count > 0).then(|| Filter::of_pages(bodies.into_iter())))
     }
 
     /// First sequence covered.
@@ -90,6 +105,11 @@ impl<E: Entry> Run<E> {
     /// Bytes of the fences in memory.
     pub(super) fn fence_bytes(&self) -> usize {
         self.fences.len() * FENCE_BYTES
+    }
+
+    /// Bytes of the filter, which is in memory.
+    pub(super) fn filter_bytes(&self) -> usize {
+        self.filter.as_ref().map_or(0, Filter::bytes)
     }
 
     /// What the file is called.
@@ -130,8 +150,8 @@ impl<E: Entry> Run<E> {
         Ok(place * FENCES_PER_PAGE + within)
     }
 
-    /// Reads all entries, in order, and checks what look-ups rely upon: that they ascend, and that
-    /// fences are what pages begin with.
+    /// Reads all entries, in order, and checks what look-ups rely upon: that they ascend, that
+    /// fences are what pages begin with, and that the filter denies none of them.
     pub(super) fn each(&self, mut visit: impl FnMut(&E)) -> Result<(), IndexError> {
         let mut reader = self.reader();
         let (mut count, mut last, mut group) = (0, None, Vec::new());
@@ -153,6 +173,9 @@ impl<E: Entry> Run<E> {
                 let fence = entry.fence();
                 if last.is_some_and(|last| last >= fence) {
                     return Err(self.damaged("order of entries"));
+                }
+                if self.filter.as_ref().is_some_and(|filter| !filter.may_have(&fence)) {
+                    return Err(self.damaged("filter"));
                 }
                 last = Some(fence);
                 count += 1;
@@ -244,6 +267,9 @@ impl<E: Entry> Reader<'_, E> {
 impl Run<KeyEntry> {
     /// The newest sequence of a key in this run.
     pub(super) fn key(&self, digest: &[u8; 16]) -> Result<Option<Sequence>, IndexError> {
+        if self.filter.as_ref().is_some_and(|filter| !filter.may_have(digest)) {
+            return Ok(None);
+        }
         let mut reader = self.reader();
         let place = reader.seek(|fence| fence < digest)?;
         Ok(reader.get(place)?.filter(|key| key.digest == *digest).map(|key| key.seq))

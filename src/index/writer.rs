@@ -4,6 +4,7 @@ use super::{
     entry::{Entry, FENCE_BYTES, Fence},
     error::IndexError,
     files::RunName,
+    filter::Filter,
     page::{BODY_BYTES, Checksum, Extent, FENCES_PER_PAGE, PAGE_BYTES, encode_footer},
 };
 use std::{
@@ -16,7 +17,7 @@ use std::{
 const WRITE_BYTES: usize = 256 * 1024;
 
 /// Writes entries, which must come in order, to a temporary file that [`RunWriter::finish`]
-/// turns into the run. Holds one page, the fences of one group, and one fence per group.
+/// turns into the run. Holds one page, the fences of one group, one fence per group, and the filter.
 #[derive(Debug)]
 pub(super) struct RunWriter<'a, E> {
     dir: &'a Path,
@@ -35,11 +36,12 @@ pub(super) struct RunWriter<'a, E> {
     count: u64,
     group: Vec<Fence>,
     tops: Vec<Fence>,
+    filter: Option<Filter>,
 }
 
 impl<'a, E: Entry> RunWriter<'a, E> {
-    /// Starts the temporary file, over an abandoned one.
-    pub(super) fn create(dir: &'a Path, name: RunName) -> Result<Self, IndexError> {
+    /// Starts the temporary file, over an abandoned one, for so many entries at most.
+    pub(super) fn create(dir: &'a Path, name: RunName, count_max: u64) -> Result<Self, IndexError> {
         let temporary = name.temporary::<E>();
         let file = OpenOptions::new()
             .write(true)
@@ -62,6 +64,7 @@ impl<'a, E: Entry> RunWriter<'a, E> {
             count: 0,
             group: Vec::new(),
             tops: Vec::new(),
+            filter: if E::IS_FILTERED { Filter::for_keys(count_max) } else { None },
         })
     }
 
@@ -77,6 +80,9 @@ impl<'a, E: Entry> RunWriter<'a, E> {
         if self.page.is_empty() {
             self.group.push(entry.fence());
             self.page.extend_from_slice(&[0; 2]);
+        }
+        if let Some(filter) = &mut self.filter {
+            filter.insert(&entry.fence());
         }
         entry.encode(self.last.as_ref(), &mut self.page);
         self.last = Some(*entry);
@@ -122,11 +128,19 @@ impl<'a, E: Entry> RunWriter<'a, E> {
             self.page.extend(fences.iter().flatten());
             self.write_page()?;
         }
+        let filter = self.filter.take();
+        let filter_pages = filter.iter().flat_map(Filter::pages);
+        for page in filter_pages {
+            self.page.extend_from_slice(page);
+            self.write_page()?;
+        }
+        let filter_pages = filter.map_or(0, |filter| filter.pages().len());
         let extent = Extent {
             first: self.name.first,
             last: self.name.last,
             count: self.count,
             pages: self.entry_pages,
+            filter_pages: u16::try_from(filter_pages).expect("filters are small"),
         };
         let end = self
             .file
@@ -154,9 +168,10 @@ impl<E> Drop for RunWriter<'_, E> {
 pub(super) fn write_run<E: Entry>(
     dir: &Path,
     name: RunName,
+    count_max: usize,
     entries: impl Iterator<Item = E>,
 ) -> Result<(), IndexError> {
-    let mut writer = RunWriter::create(dir, name)?;
+    let mut writer = RunWriter::create(dir, name, count_max as u64)?;
     for entry in entries {
         writer.push(&entry)?;
     }

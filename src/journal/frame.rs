@@ -19,11 +19,9 @@ use acta_events::{
     block::{BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES},
 };
 use bytes::Bytes;
+use parking_lot::Mutex;
 use std::{io, ops::Range};
-use zstd::{
-    bulk::{Compressor, Decompressor},
-    dict::DecoderDictionary,
-};
+use zstd::{bulk::Compressor, dict::DecoderDictionary, zstd_safe::DCtx};
 
 /// A frame is closed when it has reached this size, before compression.
 pub(super) const FRAME_BYTES: usize = 16 * 1024;
@@ -111,6 +109,12 @@ pub(super) struct Dictionaries {
     content: Option<DecoderDictionary<'static>>,
 }
 
+/// Why a frame cannot be read, in words that follow "the segment …:".
+type Why = &'static str;
+/// Text, content and raw.
+type Unpacked<'a> = (Vec<u8>, Vec<u8>, &'a [u8]);
+const UNREADABLE: Why = "a frame does not match its checksum";
+
 impl Dictionaries {
     /// Those of the first frame itself.
     pub(super) fn none(layout: Layout) -> Self {
@@ -121,53 +125,36 @@ impl Dictionaries {
     pub(super) fn of(layout: Layout, first: &[u8], plain_len: usize) -> io::Result<Self> {
         let failed = |why| io::Error::new(io::ErrorKind::InvalidData, why);
         let none = Self::none(layout);
-        let mut decoder = FrameDecoder::new(&none);
         let ready = |bytes: &[u8]| DecoderDictionary::try_copy(bytes).map(Some);
         Ok(match layout {
             Layout::Plain => {
-                let plain = decoder.decode(first, plain_len).map_err(failed)?;
-                Self { plain: ready(&plain)?, ..Self::none(layout) }
+                let plain = none.decode(first, plain_len).map_err(failed)?;
+                Self { plain: ready(&plain)?, ..none }
             }
             Layout::Tagged if first.first() == Some(&APART) => {
-                let (text, content, _) = decoder.parts(first).map_err(failed)?;
-                Self { text: ready(&text)?, content: ready(&content)?, ..Self::none(layout) }
+                let (text, content, _) =
+                    with_contexts(|contexts| none.parts(first, contexts)).map_err(failed)?;
+                Self { text: ready(&text)?, content: ready(&content)?, ..none }
             }
-            Layout::Tagged => Self::none(layout),
+            Layout::Tagged => none,
         })
-    }
-}
-
-/// Decompresses frames of one segment, in any order, one at a time.
-pub(super) struct FrameDecoder<'a> {
-    dictionaries: &'a Dictionaries,
-    context: Decompressor<'a>,
-}
-
-/// Why a frame cannot be read, in words that follow "the segment …:".
-type Why = &'static str;
-/// Text, content and raw.
-type Unpacked<'a> = (Vec<u8>, Vec<u8>, &'a [u8]);
-const UNREADABLE: Why = "a frame does not match its checksum";
-
-impl<'a> FrameDecoder<'a> {
-    pub(super) fn new(dictionaries: &'a Dictionaries) -> Self {
-        Self { dictionaries, context: Decompressor::default() }
     }
 
     /// The blocks of a stored frame, each behind its length.
-    pub(super) fn decode(&mut self, stored: &[u8], plain_len: usize) -> Result<Vec<u8>, Why> {
-        let dictionary = self.dictionaries.plain.as_ref();
-        let plain = match (self.dictionaries.layout, stored.split_first()) {
-            (Layout::Plain, _) => self.decompress(dictionary, stored, plain_len)?,
+    pub(super) fn decode(&self, stored: &[u8], plain_len: usize) -> Result<Vec<u8>, Why> {
+        let plain = with_contexts(|contexts| match (self.layout, stored.split_first()) {
+            (Layout::Plain, _) => {
+                decompress(&mut contexts.text, self.plain.as_ref(), stored, plain_len)
+            }
             (Layout::Tagged, Some((&AS_IT_IS, rest))) => {
-                self.decompress(dictionary, rest, plain_len)?
+                decompress(&mut contexts.text, None, rest, plain_len)
             }
             (Layout::Tagged, Some((&APART, _))) => {
-                let (text, content, raw) = self.parts(stored)?;
-                frame_parts::join(&text, &content, raw, plain_len).ok_or(UNREADABLE)?
+                let (text, content, raw) = self.parts(stored, contexts)?;
+                frame_parts::join(&text, &content, raw, plain_len).ok_or(UNREADABLE)
             }
-            (Layout::Tagged, _) => return Err(UNREADABLE),
-        };
+            (Layout::Tagged, _) => Err(UNREADABLE),
+        })?;
         if plain.len() == plain_len {
             Ok(plain)
         } else {
@@ -175,21 +162,8 @@ impl<'a> FrameDecoder<'a> {
         }
     }
 
-    fn decompress(
-        &mut self,
-        dictionary: Option<&'a DecoderDictionary<'static>>,
-        bytes: &[u8],
-        plain_len: usize,
-    ) -> Result<Vec<u8>, Why> {
-        let set = match dictionary {
-            Some(dictionary) => self.context.set_prepared_dictionary(dictionary),
-            None => self.context.set_dictionary(&[]),
-        };
-        set.and_then(|()| self.context.decompress(bytes, plain_len)).map_err(|_| UNREADABLE)
-    }
-
     /// Text, content and raw of a frame that is stored apart.
-    fn parts<'s>(&mut self, stored: &'s [u8]) -> Result<Unpacked<'s>, Why> {
+    fn parts<'s>(&self, stored: &'s [u8], contexts: &mut Contexts) -> Result<Unpacked<'s>, Why> {
         let (body, checksum) = stored.split_last_chunk::<CHECKSUM_BYTES>().ok_or(UNREADABLE)?;
         if crc32fast::hash(body).to_be_bytes() != *checksum {
             return Err(UNREADABLE);
@@ -203,11 +177,51 @@ impl<'a> FrameDecoder<'a> {
             [next()?, next()?, next()?, next()?];
         let (text, rest) = rest.split_at_checked(text_len).ok_or(UNREADABLE)?;
         let (content, raw) = rest.split_at_checked(content_len).ok_or(UNREADABLE)?;
-        let dictionaries = self.dictionaries;
-        let text = self.decompress(dictionaries.text.as_ref(), text, text_plain)?;
-        let content = self.decompress(dictionaries.content.as_ref(), content, content_plain)?;
+        let text = decompress(&mut contexts.text, self.text.as_ref(), text, text_plain)?;
+        let content =
+            decompress(&mut contexts.content, self.content.as_ref(), content, content_plain)?;
         Ok((text, content, raw))
     }
+}
+
+/// What decompressing needs beside dictionaries. Text and content have one each: with a dictionary that
+/// is not the one used just before, zstd decodes as if it were not in the processor's cache.
+struct Contexts {
+    text: DCtx<'static>,
+    content: DCtx<'static>,
+}
+
+/// How many [`Contexts`], of some 300 KiB each, are kept for whoever comes next. Making them takes longer
+/// than decompressing a small frame.
+const CONTEXTS_MAX: usize = 8;
+static CONTEXTS: Mutex<Vec<Contexts>> = Mutex::new(Vec::new());
+
+fn with_contexts<T>(work: impl FnOnce(&mut Contexts) -> T) -> T {
+    let kept = CONTEXTS.lock().pop();
+    let mut contexts =
+        kept.unwrap_or_else(|| Contexts { text: DCtx::create(), content: DCtx::create() });
+    let done = work(&mut contexts);
+    let mut kept = CONTEXTS.lock();
+    if kept.len() < CONTEXTS_MAX {
+        kept.push(contexts);
+    }
+    done
+}
+
+fn decompress(
+    context: &mut DCtx<'static>,
+    dictionary: Option<&DecoderDictionary<'static>>,
+    bytes: &[u8],
+    plain_len: usize,
+) -> Result<Vec<u8>, Why> {
+    let mut plain = Vec::with_capacity(plain_len);
+    let done = match dictionary {
+        Some(dictionary) => {
+            context.decompress_using_ddict(&mut plain, bytes, dictionary.as_ddict())
+        }
+        None => context.decompress(&mut plain, bytes),
+    };
+    done.map(|_| plain).map_err(|_| UNREADABLE)
 }
 
 /// The blocks of a frame, unverified.
@@ -240,9 +254,9 @@ impl Frame {
         Some((*first, Bytes::copy_from_slice(&self.plain[range.clone()])))
     }
 
-    /// All blocks, in order.
+    /// All blocks, in order. What is kept of them keeps the frame.
     pub(super) fn blocks(&self) -> impl Iterator<Item = Bytes> {
-        self.blocks.iter().map(|(_, range)| Bytes::copy_from_slice(&self.plain[range.clone()]))
+        self.blocks.iter().map(|(_, range)| self.plain.slice(range.clone()))
     }
 
     /// The first block at or after a sequence.

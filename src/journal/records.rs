@@ -8,7 +8,6 @@
 
 use super::{
     Journal, ReadError, ReadLimits, SledJournal,
-    frame::FrameDecoder,
     segment::{Segment, SegmentError},
     segments::{Segments, Span},
 };
@@ -111,15 +110,14 @@ impl Segments {
         let next = AtomicUsize::new(0);
         let work = || -> Result<Vec<(usize, Found)>, SegmentError> {
             let mut done = Vec::new();
-            let mut decoder = None;
             loop {
                 let step = next.fetch_add(1, Ordering::Relaxed);
                 let Some(at) = step.checked_sub(segments.len()) else {
-                    segments[step].decoder()?;
+                    segments[step].ready()?;
                     continue;
                 };
                 let Some(job) = jobs.get(at) else { return Ok(done) };
-                done.push((at, self.records_in(job, erasures, &mut decoder)?));
+                done.push((at, self.records_in(job, erasures)?));
             }
         };
         let threads = (jobs.len() / FRAMES_PER_THREAD).min(*CORES).min(THREADS_MAX);
@@ -158,20 +156,9 @@ impl Segments {
         Ok(jobs)
     }
 
-    /// The decoder is that of the job before, and used again for the same segment.
-    fn records_in<'a>(
-        &self,
-        job: &'a Job<'_>,
-        erasures: u64,
-        decoder: &mut Option<(Span, FrameDecoder<'a>)>,
-    ) -> Result<Found, SegmentError> {
-        let frame = self.frame_or((job.span, job.frame), erasures, || {
-            let decoder = match decoder {
-                Some((span, decoder)) if *span == job.span => decoder,
-                _ => &mut decoder.insert((job.span, job.segment.decoder()?)).1,
-            };
-            job.segment.frame_by(job.frame, decoder)
-        })?;
+    fn records_in(&self, job: &Job<'_>, erasures: u64) -> Result<Found, SegmentError> {
+        let read = || job.segment.frame(job.frame);
+        let frame = self.frame_or((job.span, job.frame), erasures, read)?;
         let mut found = Vec::with_capacity(job.wanted.len());
         while let Some(seq) = job.wanted.get(found.len()) {
             let block = frame.within(*seq);

@@ -28,8 +28,7 @@
 use super::{
     EncodedBlock, Head,
     frame::{
-        DICTIONARY_BYTES, Dictionaries, FRAME_BYTES, FRAME_BYTES_MAX, Frame, FrameDecoder,
-        FrameEncoder, Layout,
+        DICTIONARY_BYTES, Dictionaries, FRAME_BYTES, FRAME_BYTES_MAX, Frame, FrameEncoder, Layout,
     },
 };
 use acta_events::{Digest, LogId, Sequence, sha256};
@@ -367,30 +366,21 @@ impl Segment {
         self.entries.partition_point(|entry| entry.first <= seq).saturating_sub(1)
     }
 
-    /// Reads and decompresses a frame. Any number of threads may.
+    /// Reads and decompresses a frame. Any number of threads may. The first who reads one but the first has
+    /// to wait until what they have in common is read.
     pub(super) fn frame(&self, number: usize) -> Result<Frame, SegmentError> {
-        match number {
-            0 => self.decoded(0, &mut FrameDecoder::new(&Dictionaries::none(self.layout))),
-            _ => self.decoded(number, &mut self.decoder()?),
-        }
+        let (entry, stored) = self.stored(number)?;
+        let plain_len = entry.plain_len as usize;
+        let plain = match number {
+            0 => Dictionaries::none(self.layout).decode(&stored, plain_len),
+            _ => self.ready()?.decode(&stored, plain_len),
+        };
+        let frame = Frame::parse(plain.map_err(SegmentError::Damaged)?, entry.first);
+        frame.ok_or(SegmentError::Damaged("a frame does not hold blocks"))
     }
 
-    /// As [`Self::frame`], with what [`Self::decoder`] gave, for whoever reads several.
-    pub(super) fn frame_by(
-        &self,
-        number: usize,
-        decoder: &mut FrameDecoder<'_>,
-    ) -> Result<Frame, SegmentError> {
-        if number == 0 { self.frame(0) } else { self.decoded(number, decoder) }
-    }
-
-    /// Decompresses frames but the first. The first who asks has to wait until what they have in common is
-    /// read.
-    pub(super) fn decoder(&self) -> Result<FrameDecoder<'_>, SegmentError> {
-        self.ready().map(FrameDecoder::new)
-    }
-
-    fn ready(&self) -> Result<&Dictionaries, SegmentError> {
+    /// What all frames but the first are decompressed with.
+    pub(super) fn ready(&self) -> Result<&Dictionaries, SegmentError> {
         if let Some(dictionaries) = self.dictionaries.get() {
             return Ok(dictionaries);
         }
@@ -423,18 +413,6 @@ impl Segment {
         let mut stored = vec![0; len];
         read(&self.file, &mut stored, entry.offset)?;
         Ok((entry, stored))
-    }
-
-    fn decoded(
-        &self,
-        number: usize,
-        decoder: &mut FrameDecoder<'_>,
-    ) -> Result<Frame, SegmentError> {
-        let (entry, stored) = self.stored(number)?;
-        let plain = decoder.decode(&stored, entry.plain_len as usize);
-        let plain = plain.map_err(SegmentError::Damaged)?;
-        let frame = Frame::parse(plain, entry.first);
-        frame.ok_or(SegmentError::Damaged("a frame does not hold blocks"))
     }
 
     /// Reads all of the file and compares it with its checksums. Blocks are not looked into.

@@ -20,11 +20,11 @@ use super::{
     verify::{tail_files, verify},
 };
 use crate::{
-    audit::{self, VerifierKey, read_frame},
-    base::{Base, BaseError, Bases},
+    audit::{self, Tree, TreeError, VerifierKey, read_frame},
+    base::{Base, BaseError, Bases, Begin},
     checkpoint::Checkpoints,
     data_dir::DataDir,
-    journal::{self, EncodedBlock, begin_behind_segments},
+    journal::{self, EncodedBlock, Head, begin_behind_segments},
 };
 use acta_events::{
     ContentBody, Digest, Epoch, Record, Sequence, Timestamp,
@@ -108,8 +108,9 @@ pub fn stage(
     let guard = Stage { path: stage.clone(), is_done: false };
     let data = DataDir::create(&stage, manifest.log_id, manifest.created)?;
     snapshot.unpack(&stage, |done| each("copying", done))?;
-    let (begin, base) = begin_of(&stage, manifest, cut)?;
-    let mut kept = Kept { last: begin, ..Kept::default() };
+    let (expired, base) = begin_of(&stage, manifest, cut)?;
+    let begins = base.as_ref().map(|base| base.begin);
+    let mut kept = Kept { last: expired, ..Kept::default() };
     let ends = journal::segments(&stage, manifest.log_id)?.iter().map(|it| it.last).collect();
     let mut indexing = Indexing::begin(stage.join(INDEX), base, ends)?;
     let checked = verify(&stage, manifest, key, &mut |block| {
@@ -130,10 +131,10 @@ pub fn stage(
     }
     let tail = cut_segments(&stage, manifest, last)?;
     Checkpoints::new(stage.join(CHECKPOINTS)).remove_behind(last)?;
-    drop_tree_behind(&stage, last)?;
     drop_contents(&stage.join(CONTENT), &kept.contents)?;
     make_ancestor(&stage, manifest.epoch)?;
-    begin_behind_segments(&data)?;
+    let end = begin_behind_segments(&data)?;
+    cut_tree(&stage, end, begins.as_ref())?;
     Ok(Ok(Staged {
         target: target.into(),
         stage: guard,
@@ -306,15 +307,16 @@ pub(crate) fn kept_through(
     Some((Arc::new(block), encoded))
 }
 
-/// A tree that has read further is of no use.
-fn drop_tree_behind(stage: &Path, last: Sequence) -> Result<(), SnapshotError> {
+/// A tree that has read further goes back to where the segments end: what follows is appended, and read then.
+/// One that cannot is made anew, unless something has expired, of which it is the only place.
+fn cut_tree(stage: &Path, end: Head, begin: Option<&Begin>) -> Result<(), SnapshotError> {
     let dir = stage.join(audit::TREE);
-    // Of what has expired it is the only place; then it goes back to where the log begins.
-    if !Bases::of(stage).positions()?.is_empty() {
-        return Ok(());
+    let cut = Tree::open_behind(&dir, begin).and_then(|tree| tree.end_with(end.seq, end.block));
+    match cut {
+        Err(TreeError::Io(error)) => Err(error.into()),
+        Err(_) if begin.is_none() => discard(&dir),
+        other => Ok(other?),
     }
-    let tiles = audit::StoredTiles::in_directory(&dir);
-    if tiles.is_none_or(|tiles| tiles.size > last.0) { discard(&dir) } else { Ok(()) }
 }
 
 fn drop_contents(dir: &Path, kept: &HashSet<Digest>) -> Result<(), SnapshotError> {

@@ -9,7 +9,7 @@ use crate::{
     base::{BaseError, Bases},
     checkpoint::Checkpoints,
     content::ContentStore,
-    journal::{self, SEGMENTS},
+    journal::{self, ListedSegment, SEGMENTS},
 };
 use acta_events::{Epoch, Event, Sequence, block::Block};
 use bytes::Bytes;
@@ -17,7 +17,12 @@ use std::{
     fs::{self, File},
     io::{self, BufReader},
     path::{Path, PathBuf},
+    sync::mpsc::{SyncSender, sync_channel},
+    thread,
 };
+
+/// How many blocks wait to be looked at.
+const BLOCKS_AHEAD: usize = 64;
 
 /// What is verified, block by block.
 pub type Passed<'a> = &'a mut dyn FnMut(&Block);
@@ -100,20 +105,25 @@ impl Walk<'_> {
         Ok(self.verification.begin_behind(base)?)
     }
 
+    /// Segments are read and decompressed on a thread of their own.
     fn segments(&mut self, dir: &Path, manifest: &Manifest) -> Result<(), SnapshotError> {
-        for segment in journal::segments(dir, manifest.log_id)? {
-            let (first, last) = (segment.first, segment.last);
-            let bad = segment.each_block(|bytes| self.block(bytes))?;
-            if let Some((from, why)) = bad {
-                let name = segment.name();
-                self.verification.unreadable(from, last, &format!("{SEGMENTS}/{name}: {why}"));
-            } else if let Some(why) = segment.verify()? {
-                let (first, last) = (Some(first), Some(last));
-                let what = format!("their segment: {why}; their blocks are intact");
-                self.verification.problem(Problem { kind: Kind::Damaged, first, last, what });
+        let segments = journal::segments(dir, manifest.log_id)?;
+        thread::scope(|scope| {
+            let (sender, blocks) = sync_channel(BLOCKS_AHEAD);
+            let segments = &segments;
+            let reading = scope.spawn(move || read_segments(segments, &sender));
+            for read in blocks {
+                match read {
+                    FromSegments::Block(bytes) => self.block(bytes)?,
+                    FromSegments::Unreadable(from, last, why) => {
+                        self.verification.unreadable(from, last, &why);
+                    }
+                    FromSegments::Problem(problem) => self.verification.problem(problem),
+                }
             }
-        }
-        Ok(())
+            reading.join().map_err(|_| io::Error::other("a thread panicked"))??;
+            Ok(())
+        })
     }
 
     fn tail(&mut self, dir: &Path) -> Result<(), SnapshotError> {
@@ -177,6 +187,33 @@ impl Walk<'_> {
         }
         Ok(signed)
     }
+}
+
+/// What is found in segments, in order.
+enum FromSegments {
+    Block(Bytes),
+    /// From which record to which, and why.
+    Unreadable(Sequence, Sequence, String),
+    Problem(Problem),
+}
+
+/// Reads segments until nobody listens any more.
+fn read_segments(segments: &[ListedSegment], found: &SyncSender<FromSegments>) -> io::Result<()> {
+    let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+    let tell = |what| found.send(what).map_err(gone);
+    for segment in segments {
+        let (first, last) = (segment.first, segment.last);
+        let bad = segment.each_block(|bytes| tell(FromSegments::Block(bytes)))?;
+        if let Some((from, why)) = bad {
+            let why = format!("{SEGMENTS}/{}: {why}", segment.name());
+            tell(FromSegments::Unreadable(from, last, why))?;
+        } else if let Some(why) = segment.verify()? {
+            let (first, last) = (Some(first), Some(last));
+            let what = format!("their segment: {why}; their blocks are intact");
+            tell(FromSegments::Problem(Problem { kind: Kind::Damaged, first, last, what }))?;
+        }
+    }
+    Ok(())
 }
 
 /// The files with the blocks behind the segments, in order.

@@ -74,5 +74,6 @@ mod registry_rules;
 mod registry_spawn;
 mod registry_workers;
 mod retain_history;
+mod retain_power;
 mod snapshot_restore;
 mod tidy;

@@ -27,8 +27,13 @@ impl Bare {
     /// Starts it on a data directory, and waits until it listens or ends. `home` is for what
     /// it says and for whatever is looked for at home.
     pub async fn start(home: &Path, data: &Path, manifest: &Value) -> Self {
+        Self::start_with(&[], home, data, manifest).await
+    }
+
+    /// As [`Self::start`], with options.
+    pub async fn start_with(args: &[&str], home: &Path, data: &Path, manifest: &Value) -> Self {
         let mut command = bare_command(home);
-        command.arg("serve");
+        command.arg("serve").args(args);
         Self::launch(command, home, data, manifest).await
     }
 

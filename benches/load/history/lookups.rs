@@ -23,8 +23,14 @@ pub(super) struct Asked {
     samples: Vec<f64>,
 }
 
-/// Asks with nothing of the directory in the page cache at the beginning.
-pub(super) fn cold(service: &Service, data: &Path) -> Result<Asked> {
+/// Asks with nothing of the directory in the page cache at the beginning, and then the same again.
+pub(super) fn ask(service: &Service, data: &Path) -> Result<[Asked; 2]> {
+    let cold = ask_cold(service, data)?;
+    let warm = ask_for(&mut service.client()?, cold.workers.clone())?;
+    Ok([cold, warm])
+}
+
+fn ask_cold(service: &Service, data: &Path) -> Result<Asked> {
     println!("history: the last {EVENTS} events of {WORKERS} workers");
     let mut client = service.client()?;
     let all = client.get("/v1/workers")?.json()?;
@@ -34,15 +40,10 @@ pub(super) fn cold(service: &Service, data: &Path) -> Result<Asked> {
     let mut random = StdRng::seed_from_u64(7);
     let workers = ids.choose_multiple(&mut random, WORKERS).map(|id| (*id).to_owned()).collect();
     machine::drop_cached(data)?;
-    ask(&mut client, workers)
+    ask_for(&mut client, workers)
 }
 
-/// Asks the same again.
-pub(super) fn again(service: &Service, before: &Asked) -> Result<Asked> {
-    ask(&mut service.client()?, before.workers.clone())
-}
-
-fn ask(client: &mut Client, workers: Vec<String>) -> Result<Asked> {
+fn ask_for(client: &mut Client, workers: Vec<String>) -> Result<Asked> {
     let mut samples = Vec::with_capacity(workers.len());
     for worker in &workers {
         let path = format!("/v1/events?worker={worker}&order=newest&limit={EVENTS}");
@@ -62,8 +63,7 @@ fn ask(client: &mut Client, workers: Vec<String>) -> Result<Asked> {
 pub(super) fn add(
     report: &mut Report,
     client: &mut Client,
-    mut cold: Asked,
-    mut warm: Asked,
+    [mut cold, mut warm]: [Asked; 2],
 ) -> Result<()> {
     let mut empty = ceiling::empty_request_us(client, EMPTY_REQUESTS)?;
     let empty = machine::percentile(&mut empty, 0.5) / 1e3;

@@ -3,7 +3,9 @@
 use super::{Findings, surroundings::timestamp};
 use crate::{
     audit,
-    cli::{credentials::OPERATOR_TOKEN_FILE, rebuild::StoppedLog, status::size},
+    cli::{
+        credentials::OPERATOR_TOKEN_FILE, output::with_causes, rebuild::StoppedLog, status::size,
+    },
     data_dir::{DataDir, DataDirError},
     disk_use,
     journal::ReadLimits,
@@ -192,7 +194,8 @@ fn log(data: &Path, quick: bool, found: &mut Findings) -> Use {
     let stopped = match StoppedLog::open(data) {
         Ok(stopped) => stopped,
         Err(error) => {
-            let text = format!("{error:#}. Make a copy of {} before anything else", data.display());
+            let text = with_causes(&error);
+            let text = format!("{text}. Make a copy of {} before anything else", data.display());
             found.wrong(what, text);
             return seen;
         }

@@ -2,7 +2,7 @@
 
 use super::Findings;
 use crate::{
-    cli::{Command, config, serve_args::ServeArgs},
+    cli::{Command, config, output::with_causes, serve_args::ServeArgs},
     manifest::Manifest,
 };
 use acta_events::Timestamp;
@@ -35,7 +35,7 @@ pub(super) fn configuration(path: Option<&Path>, found: &mut Findings) -> Option
             _ => return None,
         },
         Err(config::Unparsed::File(error)) => {
-            found.wrong(what, format!("{error:#}"));
+            found.wrong(what, with_causes(&error));
             return None;
         }
         Err(config::Unparsed::Arguments(error)) => {
