@@ -71,8 +71,9 @@ impl Timestamp {
 }
 
 impl Timestamp {
-    /// The text form of a time between 1970 and 9998.
-    fn text(self) -> Option<[u8; 27]> {
+    /// The text form of a time between 1970 and 9998; none for any other, which [`fmt::Display`] writes all
+    /// the same.
+    pub fn text(self) -> Option<[u8; 27]> {
         let (days, of_day) = (self.0.div_euclid(DAY_US), self.0.rem_euclid(DAY_US));
         // Counted from the first of March of the year 0, so that leap days end years.
         let days = u64::try_from(days).ok()? + 719_468;

@@ -111,8 +111,6 @@ pub(super) struct Dictionaries {
 
 /// Why a frame cannot be read, in words that follow "the segment …:".
 type Why = &'static str;
-/// Text, content and raw.
-type Unpacked<'a> = (Vec<u8>, Vec<u8>, &'a [u8]);
 const UNREADABLE: Why = "a frame does not match its checksum";
 
 impl Dictionaries {
@@ -131,11 +129,15 @@ impl Dictionaries {
                 let plain = none.decode(first, plain_len).map_err(failed)?;
                 Self { plain: ready(&plain)?, ..none }
             }
-            Layout::Tagged if first.first() == Some(&APART) => {
-                let (text, content, _) =
-                    with_contexts(|contexts| none.parts(first, contexts)).map_err(failed)?;
-                Self { text: ready(&text)?, content: ready(&content)?, ..none }
-            }
+            Layout::Tagged if first.first() == Some(&APART) => with_contexts(|contexts| {
+                let Contexts { text, content } = contexts;
+                none.parts(first, text, content).map_err(failed)?;
+                Ok::<_, io::Error>(Self {
+                    text: ready(&text.plain)?,
+                    content: ready(&content.plain)?,
+                    ..none
+                })
+            })?,
             Layout::Tagged => none,
         })
     }
@@ -143,15 +145,12 @@ impl Dictionaries {
     /// The blocks of a stored frame, each behind its length.
     pub(super) fn decode(&self, stored: &[u8], plain_len: usize) -> Result<Vec<u8>, Why> {
         let plain = with_contexts(|contexts| match (self.layout, stored.split_first()) {
-            (Layout::Plain, _) => {
-                decompress(&mut contexts.text, self.plain.as_ref(), stored, plain_len)
-            }
-            (Layout::Tagged, Some((&AS_IT_IS, rest))) => {
-                decompress(&mut contexts.text, None, rest, plain_len)
-            }
+            (Layout::Plain, _) => contexts.whole(self.plain.as_ref(), stored, plain_len),
+            (Layout::Tagged, Some((&AS_IT_IS, rest))) => contexts.whole(None, rest, plain_len),
             (Layout::Tagged, Some((&APART, _))) => {
-                let (text, content, raw) = self.parts(stored, contexts)?;
-                frame_parts::join(&text, &content, raw, plain_len).ok_or(UNREADABLE)
+                let Contexts { text, content } = contexts;
+                let raw = self.parts(stored, text, content)?;
+                frame_parts::join(&text.plain, &content.plain, raw, plain_len).ok_or(UNREADABLE)
             }
             (Layout::Tagged, _) => Err(UNREADABLE),
         })?;
@@ -162,8 +161,13 @@ impl Dictionaries {
         }
     }
 
-    /// Text, content and raw of a frame that is stored apart.
-    fn parts<'s>(&self, stored: &'s [u8], contexts: &mut Contexts) -> Result<Unpacked<'s>, Why> {
+    /// Decompresses text and content of a frame that is stored apart. Returns raw.
+    fn parts<'s>(
+        &self,
+        stored: &'s [u8],
+        text_to: &mut Context,
+        content_to: &mut Context,
+    ) -> Result<&'s [u8], Why> {
         let (body, checksum) = stored.split_last_chunk::<CHECKSUM_BYTES>().ok_or(UNREADABLE)?;
         if crc32fast::hash(body).to_be_bytes() != *checksum {
             return Err(UNREADABLE);
@@ -177,30 +181,41 @@ impl Dictionaries {
             [next()?, next()?, next()?, next()?];
         let (text, rest) = rest.split_at_checked(text_len).ok_or(UNREADABLE)?;
         let (content, raw) = rest.split_at_checked(content_len).ok_or(UNREADABLE)?;
-        let text = decompress(&mut contexts.text, self.text.as_ref(), text, text_plain)?;
-        let content =
-            decompress(&mut contexts.content, self.content.as_ref(), content, content_plain)?;
-        Ok((text, content, raw))
+        text_to.decompress(self.text.as_ref(), text, text_plain)?;
+        content_to.decompress(self.content.as_ref(), content, content_plain)?;
+        Ok(raw)
     }
 }
 
-/// What decompressing needs beside dictionaries. Text and content have one each: with a dictionary that
-/// is not the one used just before, zstd decodes as if it were not in the processor's cache.
-struct Contexts {
-    text: DCtx<'static>,
-    content: DCtx<'static>,
+/// What decompressing needs beside a dictionary, with what was decompressed last.
+struct Context {
+    context: DCtx<'static>,
+    plain: Vec<u8>,
 }
 
-/// How many [`Contexts`], of some 300 KiB each, are kept for whoever comes next. Making them takes longer
+/// Text and content have one each: with a dictionary that is not the one used just before, zstd decodes
+/// as if it were not in the processor's cache.
+struct Contexts {
+    text: Context,
+    content: Context,
+}
+
+/// How many [`Contexts`], of some 400 KiB each, are kept for whoever comes next. Making them takes longer
 /// than decompressing a small frame.
 const CONTEXTS_MAX: usize = 8;
+/// What was decompressed may take so much room as long as it is kept.
+const KEPT_BYTES_MAX: usize = 4 * FRAME_BYTES;
 static CONTEXTS: Mutex<Vec<Contexts>> = Mutex::new(Vec::new());
 
 fn with_contexts<T>(work: impl FnOnce(&mut Contexts) -> T) -> T {
     let kept = CONTEXTS.lock().pop();
     let mut contexts =
-        kept.unwrap_or_else(|| Contexts { text: DCtx::create(), content: DCtx::create() });
+        kept.unwrap_or_else(|| Contexts { text: Context::new(), content: Context::new() });
     let done = work(&mut contexts);
+    contexts.text.plain.clear();
+    contexts.text.plain.shrink_to(KEPT_BYTES_MAX);
+    contexts.content.plain.clear();
+    contexts.content.plain.shrink_to(KEPT_BYTES_MAX);
     let mut kept = CONTEXTS.lock();
     if kept.len() < CONTEXTS_MAX {
         kept.push(contexts);
@@ -208,20 +223,39 @@ fn with_contexts<T>(work: impl FnOnce(&mut Contexts) -> T) -> T {
     done
 }
 
-fn decompress(
-    context: &mut DCtx<'static>,
-    dictionary: Option<&DecoderDictionary<'static>>,
-    bytes: &[u8],
-    plain_len: usize,
-) -> Result<Vec<u8>, Why> {
-    let mut plain = Vec::with_capacity(plain_len);
-    let done = match dictionary {
-        Some(dictionary) => {
-            context.decompress_using_ddict(&mut plain, bytes, dictionary.as_ddict())
-        }
-        None => context.decompress(&mut plain, bytes),
-    };
-    done.map(|_| plain).map_err(|_| UNREADABLE)
+impl Contexts {
+    /// What is not stored apart.
+    fn whole(
+        &mut self,
+        dictionary: Option<&DecoderDictionary<'static>>,
+        bytes: &[u8],
+        plain_len: usize,
+    ) -> Result<Vec<u8>, Why> {
+        self.text.decompress(dictionary, bytes, plain_len)?;
+        Ok(std::mem::take(&mut self.text.plain))
+    }
+}
+
+impl Context {
+    fn new() -> Self {
+        Self { context: DCtx::create(), plain: Vec::new() }
+    }
+
+    fn decompress(
+        &mut self,
+        dictionary: Option<&DecoderDictionary<'static>>,
+        bytes: &[u8],
+        plain_len: usize,
+    ) -> Result<(), Why> {
+        self.plain.clear();
+        self.plain.reserve_exact(plain_len);
+        let (context, plain) = (&mut self.context, &mut self.plain);
+        let done = match dictionary {
+            Some(dictionary) => context.decompress_using_ddict(plain, bytes, dictionary.as_ddict()),
+            None => context.decompress(plain, bytes),
+        };
+        done.map(drop).map_err(|_| UNREADABLE)
+    }
 }
 
 /// The blocks of a frame, unverified.

@@ -243,7 +243,12 @@ fn put_prefix(seq: u64, time_us: i64, digits: &[u8; 10], out: &mut Vec<u8>) -> O
         out.extend_from_slice(part);
     }
     out.extend_from_slice(TIME_KEY.as_bytes());
-    write!(out, "{}\"", Timestamp(time_us)).ok()
+    match Timestamp(time_us).text() {
+        Some(text) => out.extend_from_slice(&text),
+        None => write!(out, "{}", Timestamp(time_us)).ok()?,
+    }
+    out.push(b'"');
+    Some(())
 }
 
 /// Puts blocks together again, at most `len_max` bytes of them. None for parts that no blocks are taken
