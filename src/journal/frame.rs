@@ -24,7 +24,7 @@ use std::{io, ops::Range};
 use zstd::{bulk::Compressor, dict::DecoderDictionary, zstd_safe::DCtx};
 
 /// A frame is closed when it has reached this size, before compression.
-pub(super) const FRAME_BYTES: usize = 16 * 1024;
+pub(super) const FRAME_BYTES: usize = 8 * 1024;
 /// The first frame, which is the dictionary of the others, at this one. In unit tests less, so that their
 /// small segments have several frames.
 pub(super) const DICTIONARY_BYTES: usize = if cfg!(test) { 96 * 1024 } else { 512 * 1024 };

@@ -274,10 +274,22 @@ impl Log {
             ContentBody::Inline { bytes, .. } => Ok(Some(bytes.clone())),
             ContentBody::Erased => Ok(None),
             ContentBody::File => {
-                let fault = |source| ReadFault::Content { seq: record.seq(), source };
-                self.contents.read(content.digest, content.len).map(Some).map_err(fault)
+                self.of_file(record, self.contents.read(content.digest, content.len))
             }
         }
+    }
+
+    /// What was read of the file of a content. It goes once its record has expired, also from under whoever
+    /// had the record before.
+    fn of_file(
+        &self,
+        record: &Record,
+        found: Result<Bytes, ContentError>,
+    ) -> Result<Option<Bytes>, ReadFault> {
+        if found.is_err() {
+            self.retains(record.seq())?;
+        }
+        found.map(Some).map_err(|source| ReadFault::Content { seq: record.seq(), source })
     }
 
     /// The content of a record as it is stored, its salt in front; none if it has none or it was
@@ -290,8 +302,7 @@ impl Log {
             }
             ContentBody::Erased => Ok(None),
             ContentBody::File => {
-                let fault = |source| ReadFault::Content { seq: record.seq(), source };
-                self.contents.read_salted(content.digest, content.len).map(Some).map_err(fault)
+                self.of_file(record, self.contents.read_salted(content.digest, content.len))
             }
         }
     }
