@@ -1,14 +1,17 @@
 //! What workers look like to clients.
 
 use super::App;
-use crate::log::{ReadFault, RedactionNote};
+use crate::log::{Logged, ReadFault, RedactionNote};
 use acta_events::{
     BundleRef, DegradedReason, DeliveryMode, IntentKind, NamedRef, ProfileSelector, Record,
     Revision, RuntimeId, Sequence, Version, WorkerId, WorkerRef, WorkerTexts,
 };
-use acta_projections::{Execution, External, Presence, WorkerSpec, WorkerState, WorkerStatus};
+use acta_projections::{Execution, External, Presence, WorkerState, WorkerStatus};
 use serde::Serialize;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// How many workers of a list are looked up together.
+const RECORDS_AT_ONCE: usize = 256;
 
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -148,8 +151,9 @@ fn common(
 
 /// A worker with everything about it, its free text read from the log.
 pub(super) async fn detail(app: &App, state: &WorkerState) -> Result<WorkerDetail, ReadFault> {
-    let (texts, redacted) = texts_of(app, &state.spec).await?;
     let spec = &state.spec;
+    let created = if spec.texts.is_some() { app.log.record(spec.seq).await? } else { None };
+    let (texts, redacted) = texts_in(app, created.as_deref()).await?;
     let capabilities = spec.requested_capabilities.iter().enumerate();
     Ok(WorkerDetail {
         common: common(app, state, &texts, redacted),
@@ -174,27 +178,42 @@ pub(super) async fn created(app: &App, record: &Record) -> Result<Option<WorkerD
     }
 }
 
-/// A worker in a list.
-pub(super) async fn summary(app: &App, state: &WorkerState) -> Result<WorkerSummary, ReadFault> {
-    let (texts, redacted) = texts_of(app, &state.spec).await?;
-    Ok(WorkerSummary {
-        common: common(app, state, &texts, redacted),
-        requested_capability_count: state.spec.requested_capabilities.len(),
-        has_config_bundle: state.spec.config_bundle.is_some(),
-    })
+/// Workers in a list. Their texts are in the records that created them, which are read together.
+pub(super) async fn summaries(
+    app: &App,
+    states: &[Arc<WorkerState>],
+) -> Result<Vec<WorkerSummary>, ReadFault> {
+    let mut summaries = Vec::with_capacity(states.len());
+    for states in states.chunks(RECORDS_AT_ONCE) {
+        let with_texts = states.iter().filter(|state| state.spec.texts.is_some());
+        let wanted = with_texts.map(|state| state.spec.seq).collect();
+        let created = app.log.records_at(wanted).await?.into_iter();
+        let created: BTreeMap<_, _> = created.map(|logged| (logged.record.seq(), logged)).collect();
+        for state in states {
+            let created = created.get(&state.spec.seq).map(Arc::as_ref);
+            let (texts, redacted) = texts_in(app, created).await?;
+            summaries.push(WorkerSummary {
+                common: common(app, state, &texts, redacted),
+                requested_capability_count: state.spec.requested_capabilities.len(),
+                has_config_bundle: state.spec.config_bundle.is_some(),
+            });
+        }
+    }
+    Ok(summaries)
 }
 
-async fn texts_of(
+/// The texts of a worker, from the record that created it; none if it has none, or has expired.
+async fn texts_in(
     app: &App,
-    spec: &Arc<WorkerSpec>,
+    created: Option<&Logged>,
 ) -> Result<(WorkerTexts, Option<RedactionNote>), ReadFault> {
-    let nothing = (WorkerTexts::default(), None);
-    if spec.texts.is_none() {
-        return Ok(nothing);
-    }
-    let Some(logged) = app.log.record(spec.seq).await? else { return Ok(nothing) };
-    let Some(content) = app.log.content(&logged.record).await? else {
-        return Ok((WorkerTexts::default(), app.log.note(spec.seq).await?));
+    let Some(Logged { record, .. }) = created else { return Ok((WorkerTexts::default(), None)) };
+    let content = match app.log.content(record).await {
+        Err(ReadFault::Expired { .. }) => return Ok((WorkerTexts::default(), None)),
+        content => content?,
+    };
+    let Some(content) = content else {
+        return Ok((WorkerTexts::default(), app.log.note(record.seq()).await?));
     };
     // What was written by a version with other texts is shown as absent.
     Ok((serde_json::from_slice(&content).unwrap_or_default(), None))

@@ -60,10 +60,7 @@ pub(super) async fn list(caller: Caller, State(app): State<App>, uri: Uri) -> Re
         all
     })
     .await?;
-    let mut workers = Vec::with_capacity(states.len());
-    for state in &states {
-        workers.push(shapes::summary(&app, state).await?);
-    }
+    let workers = shapes::summaries(&app, &states).await?;
     Ok(Json(json!({ "workers": workers })))
 }
 

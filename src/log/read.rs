@@ -229,19 +229,44 @@ impl Log {
         .await
     }
 
+    /// Single records, in the order in which they are named. What has expired is left out.
+    pub async fn records_at(
+        self: &Arc<Self>,
+        mut wanted: Vec<Sequence>,
+    ) -> Result<Vec<Arc<Logged>>, ReadFault> {
+        let log = Arc::clone(self);
+        blocking(move || {
+            loop {
+                wanted.retain(|seq| !log.has_expired(*seq));
+                match log.single_records(&wanted) {
+                    // Some expired while they were read.
+                    Err(_) if wanted.iter().any(|seq| log.has_expired(*seq)) => {}
+                    done => return done,
+                }
+            }
+        })
+        .await
+    }
+
     /// Records by their postings, in the order of these.
     pub(crate) fn records_of(&self, postings: &[Posting]) -> Result<Vec<Arc<Logged>>, ReadFault> {
+        let wanted: Vec<_> = postings.iter().map(|posting| posting.seq).collect();
+        self.single_records(&wanted)
+    }
+
+    /// Single records, in the order in which they are named, none of which has expired.
+    fn single_records(&self, wanted: &[Sequence]) -> Result<Vec<Arc<Logged>>, ReadFault> {
         let mut records: Vec<_> = {
             let ring = self.ring.read();
-            postings.iter().map(|posting| ring.get(posting.seq)).collect()
+            wanted.iter().map(|seq| ring.get(*seq)).collect()
         };
-        let missing = postings.iter().zip(&records).filter(|(_, found)| found.is_none());
-        let mut older: Vec<_> = missing.map(|(posting, _)| posting.seq).collect();
+        let missing = wanted.iter().zip(&records).filter(|(_, found)| found.is_none());
+        let mut older: Vec<_> = missing.map(|(seq, _)| *seq).collect();
         if !older.is_empty() {
             older.sort_unstable();
             let older = self.as_shown(&self.journal.records(&older)?);
-            for (posting, found) in postings.iter().zip(&mut records) {
-                let at = || older.binary_search_by_key(&posting.seq, |older| older.record.seq());
+            for (seq, found) in wanted.iter().zip(&mut records) {
+                let at = || older.binary_search_by_key(seq, |older| older.record.seq());
                 if found.is_none()
                     && let Ok(at) = at()
                 {
