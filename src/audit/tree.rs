@@ -183,8 +183,8 @@ impl Tree {
         let state = State { size: begin.seq.0, block: begin.block, root };
         match self.go_back(&state) {
             Err(TreeError::Io(error)) => return Err(error.into()),
-            Ok(()) if self.has_root(begin.seq.0, root) => {}
-            _ => return Err(TreeError::Lost { through: begin.seq.0 }),
+            Err(_) => return Err(TreeError::Lost { through: begin.seq.0 }),
+            Ok(()) => {}
         }
         tracing::warn!(begin = %begin.seq, "the tree goes back to where the log begins");
         Ok(())
@@ -202,14 +202,17 @@ impl Tree {
         self.go_back(&State { size: seq.0, block, root })
     }
 
-    /// What is in memory is taken from the files, which go at least as far.
+    /// What is in memory is taken from the files, which go at least as far. Unless they lead to that root, what
+    /// they say of themselves stays.
     fn go_back(&self, state: &State) -> Result<(), TreeError> {
+        let damaged = TreeError::Damaged { level: 0, tile: state.size / TILE_WIDTH };
         let _alone = self.flushing.lock();
-        if let Some(files) = &self.files {
-            *self.nodes.write() = load(files, state)?;
-            files.replace_state(state)?;
+        let Some(files) = &self.files else { return Err(damaged) };
+        *self.nodes.write() = load(files, state)?;
+        if !self.has_root(state.size, state.root) {
+            return Err(damaged);
         }
-        Ok(())
+        Ok(files.replace_state(state)?)
     }
 
     /// Without a directory.

@@ -5,7 +5,7 @@ use super::{
     snapshot_restore::alone,
     support::{Client, PATIENCE, eventually},
     survive_bare::Bare,
-    survive_disk::{may_be_tried_again, templates},
+    survive_disk::{at_last, templates},
 };
 use acta_test_disk::{Disk, Image, Loss, Operation};
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
+use tokio::time::timeout;
 
 /// Nothing but the newest segment, and segments are small.
 const EXPIRES: [&str; 4] = ["--segment-records-max", "16", "--history-keep-bytes", "1"];
@@ -47,21 +48,6 @@ fn command(n: usize) -> (String, Value) {
         "profile": {"kind": "runtime_default"},
     });
     (format!("key-{n}"), body)
-}
-
-/// Gives a command until it is acknowledged.
-async fn at_last(client: &Client, acked: &mut Acked) {
-    let n = acked.len();
-    let (key, body) = command(n);
-    let answer = eventually("the command is acknowledged", || async {
-        let answer = client.post_keyed("/v1/workers", &key, &body).await;
-        if answer.status == 200 {
-            return Some(answer.json());
-        }
-        may_be_tried_again(&answer);
-        None
-    });
-    acked.insert(answer.await["worker"]["sequence"].as_u64().unwrap(), n);
 }
 
 /// What was acknowledged is where it was, without a gap, or has expired. Returns up to where.
@@ -157,16 +143,21 @@ async fn history_expires_in_spite_of_errors_of_the_disk() {
             let client = service.client().clone();
             disk.fail_once(kind, nth);
             for _ in 0..40 {
-                at_last(&client, &mut acked).await;
+                at_last(&client, &mut acked, command).await;
             }
             let before = *acked.keys().next_back().unwrap() - 40;
             // What failed behind a command is tried again with the next one.
             let until = Instant::now() + PATIENCE;
             while expired < before {
                 assert!(Instant::now() < until, "{kind:?} {nth}: expired {expired} of {before}");
-                at_last(&client, &mut acked).await;
-                expired = what_has_not_expired_is_there(&client, &acked).await;
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                at_last(&client, &mut acked, command).await;
+                let expires = eventually("history expires all the same", || async {
+                    let through = what_has_not_expired_is_there(&client, &acked).await;
+                    (through >= before).then_some(through)
+                });
+                if let Ok(through) = timeout(Duration::from_secs(1), expires).await {
+                    expired = through;
+                }
             }
             assert!(!service.said().contains("panicked at"), "{}", service.said());
             service.kill9();

@@ -71,6 +71,25 @@ pub fn may_be_tried_again(answer: &Answer) {
     assert!(answer.status == 500 || answer.header("retry-after") == "1", "{}", answer.text());
 }
 
+/// Gives a command until it is acknowledged, which takes no restart.
+pub async fn at_last(
+    client: &Client,
+    acked: &mut BTreeMap<u64, usize>,
+    command: fn(usize) -> (String, Value),
+) {
+    let n = acked.len();
+    let (key, body) = command(n);
+    let answer = eventually("the command is acknowledged", || async {
+        let answer = client.post_keyed("/v1/workers", &key, &body).await;
+        if answer.status == 200 {
+            return Some(answer.json());
+        }
+        may_be_tried_again(&answer);
+        None
+    });
+    acked.insert(answer.await["worker"]["sequence"].as_u64().unwrap(), n);
+}
+
 /// Every acknowledged command stands where it was acknowledged, and is there once.
 pub async fn nothing_is_lost(client: &Client, acked: &BTreeMap<u64, usize>) {
     let mut found = BTreeMap::new();

@@ -5,7 +5,7 @@ use super::{
     support::{Client, eventually},
     survive_bare::Bare,
     survive_disk::{
-        bulky, is_ready, may_be_tried_again, nothing_is_lost, templates, until_it_fails,
+        at_last, bulky, is_ready, may_be_tried_again, nothing_is_lost, templates, until_it_fails,
     },
 };
 use acta_test_disk::{Disk, Image, Loss, Operation};
@@ -64,21 +64,6 @@ async fn what_was_acknowledged_survives_power_cuts() {
     nothing_is_lost(service.client(), &acked).await;
 }
 
-/// Gives a command until it is acknowledged, which takes no restart.
-async fn at_last(client: &Client, acked: &mut Acked) {
-    let n = acked.len();
-    let (key, body) = bulky(n);
-    let answer = eventually("the command is acknowledged", || async {
-        let answer = client.post_keyed("/v1/workers", &key, &body).await;
-        if answer.status == 200 {
-            return Some(answer.json());
-        }
-        may_be_tried_again(&answer);
-        None
-    });
-    acked.insert(sequence(&answer.await), n);
-}
-
 /// What `/readyz` answers while writes do not go through.
 async fn says_why(client: &Client) {
     let ready = client.get("/readyz").await;
@@ -100,7 +85,7 @@ async fn it_goes_on_after_errors_of_the_disk() {
     for nth in 0..4 {
         for kind in [Operation::Write, Operation::Sync, Operation::Rename, Operation::Create] {
             disk.fail_once(kind, nth);
-            at_last(&client, &mut acked).await;
+            at_last(&client, &mut acked, bulky).await;
         }
     }
     for kind in [Operation::Sync, Operation::Write] {
@@ -111,7 +96,7 @@ async fn it_goes_on_after_errors_of_the_disk() {
         nothing_is_lost(&client, &acked).await;
         disk.fail_always(None);
         eventually("it is ready again", || async { is_ready(&client).await.then_some(()) }).await;
-        at_last(&client, &mut acked).await;
+        at_last(&client, &mut acked, bulky).await;
     }
     disk.set_room(Some(700));
     let (_, answer) = until_it_fails(&client, &mut acked).await;
@@ -120,7 +105,7 @@ async fn it_goes_on_after_errors_of_the_disk() {
     nothing_is_lost(&client, &acked).await;
     disk.set_room(None);
     eventually("it is ready again", || async { is_ready(&client).await.then_some(()) }).await;
-    at_last(&client, &mut acked).await;
+    at_last(&client, &mut acked, bulky).await;
     nothing_is_lost(&client, &acked).await;
     assert!(!service.said().contains("panicked at"), "{}", service.said());
 
@@ -140,7 +125,7 @@ async fn what_cannot_be_read_is_no_damage_and_can_be_read_the_next_time() {
     let mut service = Bare::start(home.path(), &data, &templates()).await;
     let client = service.client().clone();
     let mut acked = Acked::new();
-    at_last(&client, &mut acked).await;
+    at_last(&client, &mut acked, bulky).await;
     // A content of this size has a file of its own, which is read whenever it is asked for.
     let (_, mut body) = bulky(0);
     body["intent"]["objective"] = "z".repeat(60_000).into();
@@ -150,7 +135,7 @@ async fn what_cannot_be_read_is_no_damage_and_can_be_read_the_next_time() {
     disk.fail_always(Some(Operation::Read));
     client.get(&path).await.refused(500, "store_io");
     assert!(is_ready(&client).await, "commands do not need what was read");
-    at_last(&client, &mut acked).await;
+    at_last(&client, &mut acked, bulky).await;
     disk.fail_always(None);
     let page = client.get(&path).await.ok();
     assert!(page.to_string().contains(&"z".repeat(60_000)), "{page}");
