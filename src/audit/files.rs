@@ -76,6 +76,8 @@ pub(super) struct Files {
     dir: PathBuf,
     /// How many hashes a file has. In format 1 there is no end to it.
     piece: u64,
+    /// Whether what is written has to survive a power loss.
+    durable: bool,
 }
 
 impl Files {
@@ -85,16 +87,22 @@ impl Files {
         if files.piece == u64::MAX { files.divided() } else { Ok(files) }
     }
 
+    /// One that nobody needs once it has been looked at. Nothing is synced.
+    pub(super) fn scratch(dir: &Path) -> io::Result<Self> {
+        Ok(Self { durable: false, ..Self::new(dir)? })
+    }
+
     /// One that is there already, to be looked at only.
     pub(super) fn at(dir: &Path) -> Self {
         let state = fs::read(dir.join(STATE)).unwrap_or_default();
         let whole = State::decode(&state).is_some() && state[4..6] == FORMAT_WHOLE.to_be_bytes();
-        Self { dir: dir.to_owned(), piece: if whole { u64::MAX } else { PIECE_HASHES } }
+        let piece = if whole { u64::MAX } else { PIECE_HASHES };
+        Self { dir: dir.to_owned(), piece, durable: true }
     }
 
     /// The same tree in files of this format, from one of format 1. Killed on the way, it begins again.
     fn divided(&self) -> io::Result<Self> {
-        let ours = Self { dir: self.dir.clone(), piece: PIECE_HASHES };
+        let ours = Self { piece: PIECE_HASHES, ..self.clone() };
         let Some(state) = self.state() else { return Ok(ours) };
         let whole = self.names(state.size);
         for (level, (name, _)) in (0..).zip(&whole) {
@@ -192,7 +200,7 @@ impl Files {
         Ok(bytes)
     }
 
-    /// Writes hashes of a level, from the `first` on, and syncs them.
+    /// Writes hashes of a level, from the `first` on, and syncs them unless that is spared.
     pub(super) fn write(&self, level: u8, first: u64, hashes: &[u8]) -> io::Result<()> {
         let (mut rest, mut at) = (hashes, first);
         while !rest.is_empty() {
@@ -204,7 +212,9 @@ impl Files {
             let mut options = OpenOptions::new();
             let file = options.create(true).truncate(false).write(true).mode(0o600).open(path)?;
             file.write_all_at(here, offset)?;
-            file.sync_data()?;
+            if self.durable {
+                file.sync_data()?;
+            }
             at += (len / HASH_SIZE) as u64;
             rest = beyond;
         }
@@ -213,7 +223,11 @@ impl Files {
 
     /// Says how far the levels go, once they have been written and synced.
     pub(super) fn replace_state(&self, state: &State) -> io::Result<()> {
-        replace(&self.dir.join(STATE), &state.encode())?;
+        let path = self.dir.join(STATE);
+        if !self.durable {
+            return fs::write(path, state.encode());
+        }
+        replace(&path, &state.encode())?;
         File::open(&self.dir)?.sync_all()
     }
 }

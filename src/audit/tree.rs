@@ -215,6 +215,12 @@ impl Tree {
         Ok(files.replace_state(state)?)
     }
 
+    /// One that is computed in an empty directory to be compared with another, and not kept: nothing of
+    /// it survives a power loss.
+    pub(super) fn scratch(dir: &Path) -> Result<Self, TreeError> {
+        Ok(Self::new(Some(Files::scratch(dir)?), Nodes::default()))
+    }
+
     /// Without a directory.
     pub fn in_memory() -> Self {
         Self::new(None, Nodes::default())

@@ -38,7 +38,7 @@ use tempfile::TempDir;
 /// How many problems are told of at most; more are counted.
 const PROBLEMS_MAX: usize = 64;
 /// How many records the tree keeps in memory.
-const TREE_RECORDS: u64 = 1 << 18;
+const TREE_RECORDS: u64 = 1 << 15;
 
 /// How bad a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -173,7 +173,7 @@ impl Verification {
             gapless: true,
             versions: BTreeMap::new(),
             projections: Projections::default(),
-            tree: Tree::open(dir.path())?,
+            tree: Tree::scratch(dir.path())?,
             tree_flushed: 0,
             _tree_dir: dir,
             stored,

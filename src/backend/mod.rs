@@ -1,5 +1,5 @@
-//! The process backend: one actor per worker that runs child processes and reports what they
-//! say.
+//! Backends run workers. The process backend has one actor per worker that runs child processes and
+//! reports what they say.
 //!
 //! The actor knows neither the engine nor the journal. Inputs come from an [`Inlet`], what
 //! happens goes to an [`Outlet`], and a [`StopMode`] arrives over a watch channel. Nothing is
@@ -84,7 +84,7 @@ pub struct ExecSpec {
     /// Names of variables that are passed on from the environment of the service, beside
     /// `PATH`, `HOME`, `LANG`, `LC_ALL`, `TZ`, `TMPDIR` and `USER`.
     pub env: Vec<String>,
-    /// The working directory of the child; it must exist.
+    /// The working directory of the child. It is made, and removed if nothing is left in it.
     pub work_dir: PathBuf,
     /// Silence after which the turn of a `text` session is over.
     pub turn_idle: Duration,
@@ -233,6 +233,58 @@ pub enum StopMode {
     Force,
 }
 
+/// What runs workers.
+pub trait Backend: Clone + Send + Sync + 'static {
+    /// Runs one worker until it ends. `first_turn` is the number of its first turn. `stop` may go
+    /// from nothing to graceful to forced; when its sender is dropped the worker has no owner any
+    /// more and is stopped gracefully.
+    fn run(
+        &self,
+        spec: ExecSpec,
+        first_turn: u64,
+        inlet: impl Inlet,
+        outlet: impl Outlet,
+        stop: watch::Receiver<Option<StopMode>>,
+    ) -> impl Future<Output = Ended> + Send;
+
+    /// Ends what an earlier life of the service left behind, if it is still there.
+    fn end_leftover(
+        &self,
+        process: &ProcessRef,
+        grace: Duration,
+    ) -> impl Future<Output = LeftoverEnd> + Send;
+}
+
+/// Runs workers as child processes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Processes;
+
+impl Backend for Processes {
+    async fn run(
+        &self,
+        spec: ExecSpec,
+        first_turn: u64,
+        inlet: impl Inlet,
+        mut outlet: impl Outlet,
+        stop: watch::Receiver<Option<StopMode>>,
+    ) -> Ended {
+        let work_dir = spec.work_dir.clone();
+        if let Err(error) = tokio::fs::create_dir_all(&work_dir).await {
+            let message = format!("its working directory could not be made: {}", error.kind());
+            let told = outlet.report(vec![Report::SpawnFailed { message }]).await;
+            return told.map_or(Ended::Closed, |()| Ended::SpawnFailed);
+        }
+        let ended = run(spec, first_turn, inlet, outlet, stop).await;
+        // What is not empty stays, and that is the only reason why this fails.
+        drop(tokio::fs::remove_dir(work_dir).await);
+        ended
+    }
+
+    async fn end_leftover(&self, process: &ProcessRef, grace: Duration) -> LeftoverEnd {
+        end_leftover(process, grace).await
+    }
+}
+
 /// How the actor ended. In every case its process groups were killed and its children reaped,
 /// unless the kernel could not end one within five seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,10 +299,8 @@ pub enum Ended {
     Closed,
 }
 
-/// Runs one worker until it ends. `first_turn` is the number of its first turn. `stop` may go
-/// from nothing to graceful to forced; when its sender is dropped the worker has no owner any
-/// more and is stopped gracefully.
-pub async fn run(
+/// Runs one worker, whose working directory is there, until it ends.
+async fn run(
     spec: ExecSpec,
     first_turn: u64,
     inlet: impl Inlet,

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     audit::{self, LogKey, Notary, NotaryError, NotaryOwner, Tree},
     auth::{Authenticator, HostPolicy, operator_token},
+    backend::Processes,
     base::Bases,
     checkpoint::Checkpoints,
     command::{Command, Request},
@@ -95,6 +96,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     });
     let kills = Kills::default();
     let dispatch = DispatchOwner::start(Surroundings {
+        backend: Processes,
         log: Arc::clone(&opened.log),
         engine: engine.handle(),
         manifest: Arc::clone(&manifest),

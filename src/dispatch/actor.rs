@@ -2,7 +2,7 @@
 
 use super::{Surroundings, traced::Turns};
 use crate::{
-    backend::{self, Closed, Ended, ExecSpec, Inlet, Input, Outlet, Report, StopMode},
+    backend::{self, Backend, Closed, Ended, ExecSpec, Inlet, Input, Outlet, Report, StopMode},
     command::{Command, Outcome, Request},
     engine::Health,
     error::Code,
@@ -12,7 +12,7 @@ use crate::{
 use acta_events::{Actor, Event, MediaType, OutputKind, Sequence, WorkerRef};
 use acta_projections::WorkerStatus;
 use bytes::Bytes;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
@@ -23,8 +23,8 @@ const TURN_IDLE: Duration = Duration::from_millis(250);
 const MARKS_PER_READ: usize = 256;
 
 /// Runs the worker until it ends, is stopped, or the service ends.
-pub(super) async fn run(
-    around: &Surroundings,
+pub(super) async fn run<B: Backend>(
+    around: &Surroundings<B>,
     worker: &WorkerRef,
     inputs: watch::Receiver<Sequence>,
     stop: watch::Receiver<Option<StopMode>>,
@@ -34,7 +34,7 @@ pub(super) async fn run(
     };
     let turns = Turns::default();
     let outlet = LogOutlet { around: around.clone(), worker: worker.clone(), turns: turns.clone() };
-    let spec = match spec_of(around, worker, state.spec.template.as_deref()).await {
+    let spec = match spec_of(around, worker, state.spec.template.as_deref()) {
         Ok(spec) => spec,
         Err(message) => {
             let failed = vec![
@@ -52,7 +52,7 @@ pub(super) async fn run(
         turns,
         inputs,
     };
-    let ended = backend::run(spec, state.turn + 1, inlet, outlet.clone(), stop).await;
+    let ended = around.backend.run(spec, state.turn + 1, inlet, outlet.clone(), stop).await;
     tracing::debug!(worker = %worker.worker_id, ?ended, "a backend ended");
     let over = "the worker ended before this input could be given to it";
     let last = match ended {
@@ -65,11 +65,10 @@ pub(super) async fn run(
     if state.is_some_and(|state| state.status == WorkerStatus::Running) {
         let _ = outlet.submit(vec![last]).await;
     }
-    remove_work_dir(around, worker).await;
 }
 
-async fn spec_of(
-    around: &Surroundings,
+fn spec_of<B>(
+    around: &Surroundings<B>,
     worker: &WorkerRef,
     template: Option<&str>,
 ) -> Result<ExecSpec, String> {
@@ -77,29 +76,15 @@ async fn spec_of(
     let exec = around.manifest.read().exec_of(name).cloned().ok_or_else(|| {
         format!("template `{name}` cannot be started any more: the manifest has no `exec` for it")
     })?;
-    let work_dir = work_dir(around, worker);
-    tokio::fs::create_dir_all(&work_dir)
-        .await
-        .map_err(|error| format!("its working directory could not be made: {}", error.kind()))?;
     Ok(ExecSpec {
         argv: exec.argv.clone(),
         mode: exec.mode.into(),
         framing: exec.framing.into(),
         env: exec.env.clone(),
-        work_dir,
+        work_dir: around.work_dir.join(worker.worker_id.as_str()),
         turn_idle: exec.turn_idle_ms.map_or(TURN_IDLE, Duration::from_millis),
         stop_grace: exec.stop_grace_ms.map_or(around.stop_grace, Duration::from_millis),
     })
-}
-
-fn work_dir(around: &Surroundings, worker: &WorkerRef) -> PathBuf {
-    around.work_dir.join(worker.worker_id.as_str())
-}
-
-/// Removes the working directory if the worker left nothing in it.
-async fn remove_work_dir(around: &Surroundings, worker: &WorkerRef) {
-    // What is not empty stays, and that is the only reason why this fails.
-    drop(tokio::fs::remove_dir(work_dir(around, worker)).await);
 }
 
 /// Reads a worker's accepted inputs from the log, in order.
@@ -168,13 +153,13 @@ impl Inlet for LogInlet {
 
 /// Turns a backend's reports into commands, and waits until they are durable.
 #[derive(Clone)]
-struct LogOutlet {
-    around: Surroundings,
+struct LogOutlet<B> {
+    around: Surroundings<B>,
     worker: WorkerRef,
     turns: Turns,
 }
 
-impl LogOutlet {
+impl<B: Backend> LogOutlet<B> {
     async fn submit(&self, outcomes: Vec<Outcome>) -> Result<(), Closed> {
         let span = self.turns.of(&outcomes);
         self.submit_in_turn(outcomes).instrument(span).await
@@ -270,7 +255,7 @@ impl LogOutlet {
     }
 }
 
-impl Outlet for LogOutlet {
+impl<B: Backend> Outlet for LogOutlet<B> {
     async fn report(&mut self, reports: Vec<Report>) -> Result<(), Closed> {
         let mut outcomes = Vec::with_capacity(reports.len());
         for report in reports {

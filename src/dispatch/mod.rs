@@ -13,7 +13,7 @@ mod traced;
 pub use preview::{Intent, Preview, preview};
 
 use crate::{
-    backend::StopMode,
+    backend::{Backend, StopMode},
     command::{Command, Request},
     engine::EngineHandle,
     feed::{Filter, Follower},
@@ -31,7 +31,9 @@ use tokio::{
 
 /// What dispatch works with.
 #[derive(Clone)]
-pub struct Surroundings {
+pub struct Surroundings<B> {
+    /// What runs workers.
+    pub backend: B,
     /// The durable log.
     pub log: Arc<Log>,
     /// Where outcomes go.
@@ -76,8 +78,8 @@ struct Actor {
 }
 
 /// The task that follows the log.
-pub struct Dispatch {
-    around: Surroundings,
+pub struct Dispatch<B> {
+    around: Surroundings<B>,
     actors: HashMap<WorkerRef, Actor>,
     tasks: JoinSet<WorkerRef>,
     /// Workers that got an input or were created while their last actor was ending.
@@ -93,15 +95,9 @@ pub struct DispatchOwner {
 
 impl DispatchOwner {
     /// Reconciles what was running when the service last ended, then follows the log.
-    pub fn start(around: Surroundings) -> Self {
+    pub fn start<B: Backend>(around: Surroundings<B>) -> Self {
         let (shutdown, stopped) = mpsc::channel(1);
-        let dispatch = Dispatch {
-            around,
-            actors: HashMap::new(),
-            tasks: JoinSet::new(),
-            again: HashMap::new(),
-        };
-        Self { shutdown, task: tokio::spawn(dispatch.run(stopped)) }
+        Self { shutdown, task: tokio::spawn(Dispatch::new(around).run(stopped)) }
     }
 
     /// Stops all children, gracefully, then by force, and ends.
@@ -113,10 +109,16 @@ impl DispatchOwner {
     }
 }
 
-impl Dispatch {
-    async fn run(mut self, mut shutdown: mpsc::Receiver<()>) {
+impl<B: Backend> Dispatch<B> {
+    pub(crate) fn new(around: Surroundings<B>) -> Self {
+        Self { around, actors: HashMap::new(), tasks: JoinSet::new(), again: HashMap::new() }
+    }
+
+    /// Until it is told to end. Should this be dropped, everything ends at once.
+    pub(crate) async fn run(mut self, mut shutdown: mpsc::Receiver<()>) {
         let log = Arc::clone(&self.around.log);
         tokio::select! {
+            biased;
             _ = shutdown.recv() => return,
             () = log.until_resumed() => {}
         }
@@ -143,13 +145,15 @@ impl Dispatch {
             if !follower.caught_up() {
                 continue;
             }
+            // What is rare comes first, so that a busy log does not keep it waiting.
             tokio::select! {
+                biased;
                 _ = shutdown.recv() => break,
-                more = follower.wait() => if !more { break },
                 Ok(worker) = kills.recv() => self.kill(&worker),
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     self.actor_ended(ended.ok());
                 }
+                more = follower.wait() => if !more { break },
             }
         }
         self.stop_all().await;

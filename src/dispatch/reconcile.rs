@@ -2,16 +2,16 @@
 
 use super::{Surroundings, address, is_over};
 use crate::{
-    backend,
+    backend::Backend,
     command::{Command, Outcome, Request},
 };
 use acta_projections::{WorkerState, WorkerStatus};
 
 /// Ends a process that outlived the service, and records what became of its worker: its text
 /// so far is complete, its turn is interrupted, and its next input starts it again.
-pub(super) async fn settle(around: &Surroundings, worker: &WorkerState) {
+pub(super) async fn settle<B: Backend>(around: &Surroundings<B>, worker: &WorkerState) {
     if let Some(process) = &worker.process {
-        let end = backend::end_leftover(process, around.stop_grace).await;
+        let end = around.backend.end_leftover(process, around.stop_grace).await;
         tracing::info!(worker = %worker.worker, ?end, "a process of the last run was looked for");
     }
     let mut outcomes = Vec::new();

@@ -180,26 +180,11 @@ impl Engine {
     /// Starts the writer at the end of the log. Called within a runtime, from which answers
     /// are given.
     pub fn start(log: Arc<Log>, limits: QueueLimits, clock: impl Clock) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared {
-            health: AtomicU8::new(0),
-            closing: AtomicBool::new(false),
-            log: Arc::clone(&log),
-            runtime: tokio::runtime::Handle::current(),
-            metrics: Metrics::default(),
-        });
-        let (queue, messages) = mpsc::channel();
         let core = core::Core::new(Arc::clone(log.views()), Arc::clone(log.index()), log.end());
-        let writer = writer::Writer::new(core, Arc::clone(&shared), messages, clock);
+        let (handle, messages) = EngineHandle::new(log, limits);
+        let writer = writer::Writer::new(core, Arc::clone(&handle.shared), messages, clock);
         let thread =
             std::thread::Builder::new().name("acta-writer".into()).spawn(move || writer.run())?;
-        let handle = EngineHandle {
-            queue,
-            commands: Arc::new(Semaphore::new(limits.commands)),
-            commands_max: limits.commands,
-            bytes: Arc::new(Semaphore::new(limits.bytes.div_ceil(BYTES_UNIT))),
-            bytes_max: limits.bytes,
-            shared,
-        };
         Ok(Self { handle, thread: Mutex::new(Some(thread)) })
     }
 
@@ -223,6 +208,27 @@ impl Engine {
 }
 
 impl EngineHandle {
+    /// A handle, and what comes from it.
+    fn new(log: Arc<Log>, limits: QueueLimits) -> (Self, mpsc::Receiver<Message>) {
+        let shared = Arc::new(Shared {
+            health: AtomicU8::new(0),
+            closing: AtomicBool::new(false),
+            log,
+            runtime: tokio::runtime::Handle::current(),
+            metrics: Metrics::default(),
+        });
+        let (queue, messages) = mpsc::channel();
+        let handle = Self {
+            queue,
+            commands: Arc::new(Semaphore::new(limits.commands)),
+            commands_max: limits.commands,
+            bytes: Arc::new(Semaphore::new(limits.bytes.div_ceil(BYTES_UNIT))),
+            bytes_max: limits.bytes,
+            shared,
+        };
+        (handle, messages)
+    }
+
     /// Whether the engine writes.
     pub fn health(&self) -> Health {
         self.shared.health()

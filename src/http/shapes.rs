@@ -1,7 +1,10 @@
 //! What workers look like to clients.
 
-use super::App;
-use crate::log::{Logged, ReadFault, RedactionNote};
+use super::{App, error::Reply};
+use crate::{
+    error::{Code, Rejection},
+    log::{Logged, ReadFault, RedactionNote},
+};
 use acta_events::{
     BundleRef, DegradedReason, DeliveryMode, IntentKind, NamedRef, ProfileSelector, Record,
     Revision, RuntimeId, Sequence, Version, WorkerId, WorkerRef, WorkerTexts,
@@ -178,12 +181,10 @@ pub(super) async fn created(app: &App, record: &Record) -> Result<Option<WorkerD
     }
 }
 
-/// Workers in a list. Their texts are in the records that created them, which are read together.
-pub(super) async fn summaries(
-    app: &App,
-    states: &[Arc<WorkerState>],
-) -> Result<Vec<WorkerSummary>, ReadFault> {
-    let mut summaries = Vec::with_capacity(states.len());
+/// Workers in a list, as a JSON array: there may be very many, so that all of them together are nothing
+/// but its text. Their own texts are in the records that created them, which are read together.
+pub(super) async fn summaries(app: &App, states: &[Arc<WorkerState>]) -> Reply<String> {
+    let mut summaries = String::from("[");
     for states in states.chunks(RECORDS_AT_ONCE) {
         let with_texts = states.iter().filter(|state| state.spec.texts.is_some());
         let wanted = with_texts.map(|state| state.spec.seq).collect();
@@ -192,13 +193,21 @@ pub(super) async fn summaries(
         for state in states {
             let created = created.get(&state.spec.seq).map(Arc::as_ref);
             let (texts, redacted) = texts_in(app, created).await?;
-            summaries.push(WorkerSummary {
+            let summary = WorkerSummary {
                 common: common(app, state, &texts, redacted),
                 requested_capability_count: state.spec.requested_capabilities.len(),
                 has_config_bundle: state.spec.config_bundle.is_some(),
-            });
+            };
+            if summaries.len() > 1 {
+                summaries.push(',');
+            }
+            let summary = serde_json::to_string(&summary);
+            summaries.push_str(&summary.map_err(|why| {
+                Rejection::new(Code::Internal, format!("a worker could not be written: {why}"))
+            })?);
         }
     }
+    summaries.push(']');
     Ok(summaries)
 }
 

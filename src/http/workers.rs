@@ -24,7 +24,7 @@ use axum::{
     Json,
     body::Body,
     extract::{Request, State},
-    http::Uri,
+    http::{Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -44,7 +44,7 @@ struct ListQuery {
 }
 
 /// All workers, or a page of them if a limit is given.
-pub(super) async fn list(caller: Caller, State(app): State<App>, uri: Uri) -> Reply<Json<Value>> {
+pub(super) async fn list(caller: Caller, State(app): State<App>, uri: Uri) -> Reply<Response> {
     caller.may(Permission::ReadWorkers)?;
     let query: ListQuery = query::query(&uri)?;
     let after = query.after.as_deref().map(|text| query::own_worker(&app, text)).transpose()?;
@@ -61,7 +61,8 @@ pub(super) async fn list(caller: Caller, State(app): State<App>, uri: Uri) -> Re
     })
     .await?;
     let workers = shapes::summaries(&app, &states).await?;
-    Ok(Json(json!({ "workers": workers })))
+    let body = format!("{{\"workers\":{workers}}}");
+    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// One worker, now or at a past moment.

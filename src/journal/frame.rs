@@ -13,15 +13,17 @@
 //! frames come out smaller with it than large ones without. In segments of format 1 a stored frame is plain,
 //! compressed, without the byte before it.
 
-use super::frame_parts::{self, Parts};
+use super::{
+    frame_contexts::{Context, Contexts, Dictionary, with_contexts},
+    frame_parts::{self, Parts},
+};
 use acta_events::{
     Sequence,
     block::{BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES},
 };
 use bytes::Bytes;
-use parking_lot::Mutex;
 use std::{io, ops::Range};
-use zstd::{bulk::Compressor, dict::DecoderDictionary, zstd_safe::DCtx};
+use zstd::bulk::Compressor;
 
 /// A frame is closed when it has reached this size, before compression.
 pub(super) const FRAME_BYTES: usize = 8 * 1024;
@@ -100,18 +102,18 @@ fn compressor(dictionary: &[u8]) -> io::Result<Compressor<'static>> {
     Ok(compressor)
 }
 
-/// What the first frame of a segment gives the others to be decompressed with. Made ready once,
-/// which is as much work as some frames are; any number of threads use it.
+/// What the first frame of a segment gives the others to be decompressed with. Any number of threads
+/// use it.
 pub(super) struct Dictionaries {
     layout: Layout,
-    plain: Option<DecoderDictionary<'static>>,
-    text: Option<DecoderDictionary<'static>>,
-    content: Option<DecoderDictionary<'static>>,
+    plain: Option<Dictionary>,
+    text: Option<Dictionary>,
+    content: Option<Dictionary>,
 }
 
 /// Why a frame cannot be read, in words that follow "the segment …:".
-type Why = &'static str;
-const UNREADABLE: Why = "a frame does not match its checksum";
+pub(super) type Why = &'static str;
+pub(super) const UNREADABLE: Why = "a frame does not match its checksum";
 
 impl Dictionaries {
     /// Those of the first frame itself.
@@ -120,37 +122,35 @@ impl Dictionaries {
     }
 
     /// Those of all others, from the first as it is stored.
-    pub(super) fn of(layout: Layout, first: &[u8], plain_len: usize) -> io::Result<Self> {
-        let failed = |why| io::Error::new(io::ErrorKind::InvalidData, why);
+    pub(super) fn of(layout: Layout, first: &[u8], plain_len: usize) -> Result<Self, Why> {
         let none = Self::none(layout);
-        let ready = |bytes: &[u8]| DecoderDictionary::try_copy(bytes).map(Some);
         Ok(match layout {
             Layout::Plain => {
-                let plain = none.decode(first, plain_len).map_err(failed)?;
-                Self { plain: ready(&plain)?, ..none }
+                let plain = none.decode(first, plain_len)?;
+                Self { plain: Some(Dictionary::new(&plain)), ..none }
             }
-            Layout::Tagged if first.first() == Some(&APART) => with_contexts(|contexts| {
-                let Contexts { text, content } = contexts;
-                none.parts(first, text, content).map_err(failed)?;
-                Ok::<_, io::Error>(Self {
-                    text: ready(&text.plain)?,
-                    content: ready(&content.plain)?,
-                    ..none
-                })
-            })?,
+            Layout::Tagged if first.first() == Some(&APART) => {
+                with_contexts(None, |contexts| {
+                    let Contexts { text, content } = contexts;
+                    let (text, content, _) = none.parts(first, text, content)?;
+                    let (text, content) = (Dictionary::new(text), Dictionary::new(content));
+                    Ok::<_, Why>(Self { text: Some(text), content: Some(content), ..none })
+                })?
+            }
             Layout::Tagged => none,
         })
     }
 
     /// The blocks of a stored frame, each behind its length.
     pub(super) fn decode(&self, stored: &[u8], plain_len: usize) -> Result<Vec<u8>, Why> {
-        let plain = with_contexts(|contexts| match (self.layout, stored.split_first()) {
+        let used = self.text.as_ref().or(self.plain.as_ref());
+        let plain = with_contexts(used, |contexts| match (self.layout, stored.split_first()) {
             (Layout::Plain, _) => contexts.whole(self.plain.as_ref(), stored, plain_len),
             (Layout::Tagged, Some((&AS_IT_IS, rest))) => contexts.whole(None, rest, plain_len),
             (Layout::Tagged, Some((&APART, _))) => {
                 let Contexts { text, content } = contexts;
-                let raw = self.parts(stored, text, content)?;
-                frame_parts::join(&text.plain, &content.plain, raw, plain_len).ok_or(UNREADABLE)
+                let (text, content, raw) = self.parts(stored, text, content)?;
+                frame_parts::join(text, content, raw, plain_len).ok_or(UNREADABLE)
             }
             (Layout::Tagged, _) => Err(UNREADABLE),
         })?;
@@ -161,13 +161,13 @@ impl Dictionaries {
         }
     }
 
-    /// Decompresses text and content of a frame that is stored apart. Returns raw.
+    /// Text, content and raw of a frame that is stored apart.
     fn parts<'s>(
         &self,
         stored: &'s [u8],
-        text_to: &mut Context,
-        content_to: &mut Context,
-    ) -> Result<&'s [u8], Why> {
+        text_in: &'s mut Context,
+        content_in: &'s mut Context,
+    ) -> Result<(&'s [u8], &'s [u8], &'s [u8]), Why> {
         let (body, checksum) = stored.split_last_chunk::<CHECKSUM_BYTES>().ok_or(UNREADABLE)?;
         if crc32fast::hash(body).to_be_bytes() != *checksum {
             return Err(UNREADABLE);
@@ -181,80 +181,9 @@ impl Dictionaries {
             [next()?, next()?, next()?, next()?];
         let (text, rest) = rest.split_at_checked(text_len).ok_or(UNREADABLE)?;
         let (content, raw) = rest.split_at_checked(content_len).ok_or(UNREADABLE)?;
-        text_to.decompress(self.text.as_ref(), text, text_plain)?;
-        content_to.decompress(self.content.as_ref(), content, content_plain)?;
-        Ok(raw)
-    }
-}
-
-/// What decompressing needs beside a dictionary, with what was decompressed last.
-struct Context {
-    context: DCtx<'static>,
-    plain: Vec<u8>,
-}
-
-/// Text and content have one each: with a dictionary that is not the one used just before, zstd decodes
-/// as if it were not in the processor's cache.
-struct Contexts {
-    text: Context,
-    content: Context,
-}
-
-/// How many [`Contexts`], of some 400 KiB each, are kept for whoever comes next. Making them takes longer
-/// than decompressing a small frame.
-const CONTEXTS_MAX: usize = 8;
-/// What was decompressed may take so much room as long as it is kept.
-const KEPT_BYTES_MAX: usize = 4 * FRAME_BYTES;
-static CONTEXTS: Mutex<Vec<Contexts>> = Mutex::new(Vec::new());
-
-fn with_contexts<T>(work: impl FnOnce(&mut Contexts) -> T) -> T {
-    let kept = CONTEXTS.lock().pop();
-    let mut contexts =
-        kept.unwrap_or_else(|| Contexts { text: Context::new(), content: Context::new() });
-    let done = work(&mut contexts);
-    contexts.text.plain.clear();
-    contexts.text.plain.shrink_to(KEPT_BYTES_MAX);
-    contexts.content.plain.clear();
-    contexts.content.plain.shrink_to(KEPT_BYTES_MAX);
-    let mut kept = CONTEXTS.lock();
-    if kept.len() < CONTEXTS_MAX {
-        kept.push(contexts);
-    }
-    done
-}
-
-impl Contexts {
-    /// What is not stored apart.
-    fn whole(
-        &mut self,
-        dictionary: Option<&DecoderDictionary<'static>>,
-        bytes: &[u8],
-        plain_len: usize,
-    ) -> Result<Vec<u8>, Why> {
-        self.text.decompress(dictionary, bytes, plain_len)?;
-        Ok(std::mem::take(&mut self.text.plain))
-    }
-}
-
-impl Context {
-    fn new() -> Self {
-        Self { context: DCtx::create(), plain: Vec::new() }
-    }
-
-    fn decompress(
-        &mut self,
-        dictionary: Option<&DecoderDictionary<'static>>,
-        bytes: &[u8],
-        plain_len: usize,
-    ) -> Result<(), Why> {
-        self.plain.clear();
-        self.plain.reserve_exact(plain_len);
-        let (context, plain) = (&mut self.context, &mut self.plain);
-        let done = match dictionary {
-            Some(dictionary) => context.decompress_using_ddict(plain, bytes, dictionary.as_ddict()),
-            None => context.decompress(plain, bytes),
-        };
-        done.map(drop).map_err(|_| UNREADABLE)
+        let text = text_in.decompress(self.text.as_ref(), text, text_plain)?;
+        let content = content_in.decompress(self.content.as_ref(), content, content_plain)?;
+        Ok((text, content, raw))
     }
 }
 

@@ -20,6 +20,7 @@ mod expire;
 #[cfg(test)]
 mod expire_tests;
 mod frame;
+mod frame_contexts;
 mod frame_parts;
 mod fresh;
 pub(crate) mod head_file;

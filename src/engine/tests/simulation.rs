@@ -3,11 +3,12 @@
 //! dispatch that have to come through all of it. After each step the invariants of DESIGN §1, 4, 7, 8 and 9 hold, and a
 //! seed gives the same run twice.
 //!
-//! Real are deciding (`Core`), the log with views, index and ring, the read loop and the cursors. A model
-//! stands in for what has threads or processes: for the writer's loop ([`World::commit`], which
-//! goes further than the writer in that it decides behind a batch that is still being
-//! written), for the disk ([`Faulty`]), for dispatch and its backends ([`dispatch`]), for the files of a
-//! snapshot ([`restarts`]), and for the clock. `faults.rs` and the tests of `tests/acta` have the real ones.
+//! Real are deciding (`Core`), the log with views, index and ring, the read loop, the cursors, and dispatch with
+//! its actors. A model stands in for what has threads or processes: for the writer's loop ([`World::commit`],
+//! which goes further than the writer in that it decides behind a batch that is still being
+//! written), for the disk ([`Faulty`]), for the machine that workers run on ([`machine`]), for the files of a
+//! snapshot ([`restarts`]), and for the clock, which stands still unless everybody waits. `faults.rs` and
+//! the tests of `tests/acta` have the real ones.
 //!
 //! `ACTA_SIMULATION_SECONDS=3600 cargo test --lib simulation` runs for longer, from a seed that
 //! it prints; `ACTA_SIMULATION_SEED=7 cargo test --lib simulation` runs one.
@@ -15,9 +16,10 @@
 mod dispatch;
 mod followers;
 mod invariants;
+mod machine;
 mod restarts;
 
-use self::{dispatch::Dispatch, followers::Watcher, restarts::Snapshot};
+use self::{dispatch::Dispatch, followers::Watcher, machine::Machine, restarts::Snapshot};
 use super::{
     faulty::{Fate, Faulty},
     history::{LOG, create, make, moment, records, register, request, seen},
@@ -43,6 +45,14 @@ const SEEDS_MIN: u64 = 5;
 /// Steps of a run, before it is left to come to rest.
 const STEPS: usize = 150;
 
+/// Workers of dispatch at any time.
+const DISPATCHED: u8 = 3;
+
+/// Waits until nobody has anything to do at this moment.
+async fn quiet() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
 /// Everything of one run.
 struct World {
     dice: StdRng,
@@ -61,7 +71,10 @@ struct World {
     /// What was acknowledged: it has to stay.
     acknowledged: BTreeMap<u64, Digest>,
     watchers: Vec<Watcher>,
+    machine: Machine,
     dispatch: Dispatch,
+    /// How many workers dispatch has had.
+    dispatched: u8,
     snapshots: Vec<Snapshot>,
     /// Where what all runs begin with ends.
     setting: u64,
@@ -85,7 +98,8 @@ impl World {
         let disk = Faulty::new(LOG);
         let (log, core) = open(&disk);
         let watchers = followers::all(&log);
-        let dispatch = Dispatch::new(&log);
+        let machine = Machine::new(seed);
+        let dispatch = Dispatch::start(&log, &machine);
         let mut world = Self {
             dice: StdRng::seed_from_u64(seed),
             disk,
@@ -98,14 +112,16 @@ impl World {
             unsure: BTreeSet::new(),
             acknowledged: BTreeMap::new(),
             watchers,
+            machine,
             dispatch,
+            dispatched: DISPATCHED,
             snapshots: Vec::new(),
             setting: 0,
             at_rest: true,
             trace: Vec::new(),
         };
         let setting = [register("r"), create(0), create(1), register(dispatch::RUNTIME)];
-        for command in setting.into_iter().chain((0..3).map(dispatch::create)) {
+        for command in setting.into_iter().chain((0..DISPATCHED).map(dispatch::create)) {
             world.give_as_client(request(command));
             world.commit();
         }
@@ -128,9 +144,15 @@ impl World {
                 let made = make(self.dice.random(), &self.log, &self.of_clients);
                 self.give_as_client(made);
             }
-            30..38 => {
-                let (worker, words) = (self.dice.random_range(0..3), self.dice.random_range(0..9));
+            30..37 => {
+                let (worker, words) = (self.one_dispatched(), self.dice.random_range(0..9));
                 self.give_as_client(request(dispatch::input(worker, words)));
+            }
+            37 => {
+                let worker = self.one_dispatched();
+                self.give_as_client(request(dispatch::stop(worker)));
+                self.give_as_client(request(dispatch::create(self.dispatched)));
+                self.dispatched += 1;
             }
             38..43 => self.ask_again(),
             43..50 => self.hand_over(),
@@ -142,6 +164,12 @@ impl World {
             97 => self.restore().await,
             _ => self.crash().await,
         }
+        quiet().await;
+    }
+
+    /// One of the newest workers of dispatch.
+    fn one_dispatched(&mut self) -> u8 {
+        self.dice.random_range(self.dispatched - DISPATCHED..self.dispatched)
     }
 
     fn give_as_client(&mut self, request: Request) {
@@ -151,9 +179,13 @@ impl World {
 
     /// Gives a command.
     fn give(&mut self, request: Request) {
+        let key_checked = self.log.index().flushed_through();
+        self.give_checked(request, key_checked);
+    }
+
+    fn give_checked(&mut self, request: Request, key_checked: Sequence) {
         let n = self.requests.len();
         self.requests.push(request.clone());
-        let key_checked = self.log.index().flushed_through();
         self.backlog.push_back(Box::new(Submission { request, key_checked, reply: n }));
         self.decide();
     }
@@ -256,7 +288,7 @@ impl World {
     /// Whoever asked hears an error, or nothing at all.
     fn lost(&mut self, n: usize, certainly: bool) {
         self.note(format!("{n}: {}", if certainly { "refused" } else { "unknown" }));
-        self.dispatch.lost(n);
+        self.dispatch.lost(n, certainly);
         if self.requests[n].key.is_some() {
             self.unsure.insert(n);
         }
@@ -267,7 +299,7 @@ impl World {
         self.check_answer(&decided.answer);
         let seen = seen(&self.log, request, &decided.answer);
         self.note(format!("{n}: {seen}"));
-        self.dispatch.answered(n);
+        self.dispatch.answered(n, &decided.answer);
     }
 
     async fn follow(&mut self) {
@@ -279,16 +311,13 @@ impl World {
         self.watchers[which].read(limit).await;
     }
 
+    /// Time goes by, and what dispatch gave meanwhile is taken to be decided.
     async fn dispatch_step(&mut self) {
-        if self.log.views().read().lineage.is_paused() {
-            return;
-        }
-        self.dispatch.look().await;
-        if let Some(command) = self.dispatch.next(&self.log, &mut self.dice).await {
-            let request = Request::service(command);
-            let n = self.requests.len();
-            self.dispatch.gave(n);
-            self.give(request);
+        tokio::time::sleep(Duration::from_millis(self.dice.random_range(0..300))).await;
+        for submission in self.dispatch.commands() {
+            let Submission { request, key_checked, reply } = *submission;
+            self.dispatch.waits(self.requests.len(), reply);
+            self.give_checked(request, key_checked);
         }
     }
 
@@ -304,10 +333,14 @@ impl World {
         }
         self.resume_dispatch();
         self.commit();
+        // Two looks in a row: between two reports of a worker nobody waits.
+        let mut idle = 0;
         for _ in 0..10_000 {
             self.dispatch_step().await;
             self.commit();
-            if self.dispatch.is_idle(&self.log) {
+            quiet().await;
+            idle = if self.dispatch.is_idle(&self.log) { idle + 1 } else { 0 };
+            if idle == 20 {
                 break;
             }
         }
@@ -339,10 +372,15 @@ async fn simulate(seed: u64) -> Digest {
     world.digest()
 }
 
+/// One thread, beside one for reads, and a clock that stands still unless everybody waits.
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).max_blocking_threads(1).build().unwrap()
+}
+
 fn twice(seed: u64) {
     let run = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(simulate(seed))
+        runtime().block_on(simulate(seed))
     };
     let outcomes = catch_unwind(AssertUnwindSafe(|| (run(), run())));
     let replay = format!("again: ACTA_SIMULATION_SEED={seed} cargo test --lib simulation");
@@ -378,16 +416,21 @@ fn whatever_happens_the_invariants_hold() {
 /// A simulation in which nothing happens would hold all invariants.
 #[test]
 fn a_bit_of_everything_happens() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime = runtime();
     let mut trace = String::new();
-    for seed in 0..6 {
-        let mut world = World::new(seed);
-        runtime.block_on(async {
+    let mut counts = BTreeMap::<_, u64>::new();
+    for seed in 0..16 {
+        let world = runtime.block_on(async {
+            let mut world = World::new(seed);
             for _ in 0..STEPS {
                 world.step().await;
             }
             world.rest().await;
+            world
         });
+        for (what, count) in world.machine.counts() {
+            *counts.entry(what).or_default() += count;
+        }
         let names = records(&world.log);
         trace.extend(names.iter().map(|record| format!("{}\n", record.header.event.name())));
         trace.extend(world.trace);
@@ -409,5 +452,8 @@ fn a_bit_of_everything_happens() {
         "worker_interrupted",
     ] {
         assert!(trace.contains(what), "never: {what}");
+    }
+    for what in ["started", "stopped within a turn", "exited", "left over"] {
+        assert!(counts.contains_key(what), "never: {what}");
     }
 }

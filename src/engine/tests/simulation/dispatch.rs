@@ -1,27 +1,30 @@
-//! A model of dispatch and its backends: what it does, and when, is decided by dice, but by the
-//! rules of the real one. It is woken by the log, knows nothing but the views, reports by commands, has one
-//! report of a worker under way at a time, and settles what a crash left before anything else.
+//! Dispatch as it is, with its actors, on a clock that only goes on when everybody waits. Its commands wait
+//! here until a step of the run takes them to be decided.
 
-use super::super::history::{id, text};
+use super::{super::history::{id, text}, machine::Machine};
 use crate::{
-    command::{Command, Outcome},
-    feed::{Filter, Follower},
+    command::{Answer, Command},
+    dispatch::{Dispatch as Real, Kills, Surroundings},
+    engine::{EngineHandle, Message, QueueLimits, Reply, core::Submission, outcome_unknown},
+    error::{Code, Rejection},
     log::Log,
+    manifest::Manifest,
 };
-use acta_events::{
-    Event, OutputKind, ProcessRef, Record, RuntimeId, Sequence, TurnResult, WorkerId, WorkerRef,
-};
-use acta_projections::{Child, WorkerState, WorkerStatus};
-use rand::{Rng as _, rngs::StdRng};
+use acta_events::{Event, Record, RuntimeId, Sequence, WorkerId, WorkerRef};
+use acta_projections::{WorkerState, WorkerStatus};
+use parking_lot::RwLock;
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    collections::BTreeMap,
+    sync::{Arc, mpsc},
+    time::Duration,
 };
 
-/// Its workers are in a runtime of their own, in which no other command of a run meddles.
+/// Its workers are in a runtime of their own.
 pub(super) const RUNTIME: &str = "dispatched";
 
-fn worker(n: u8) -> WorkerRef {
+const MANIFEST: &str = r#"{"exec": {"echo": {"argv": ["echo"]}}}"#;
+
+pub(super) fn worker(n: u8) -> WorkerRef {
     WorkerRef { runtime_id: id(RUNTIME), worker_id: id(&format!("d{n}")) }
 }
 
@@ -35,26 +38,17 @@ pub(super) fn input(n: u8, words: usize) -> Command {
     Command::Input { worker: worker(n), kind: acta_events::InputKind::User, content }
 }
 
+pub(super) fn stop(n: u8) -> Command {
+    Command::Stop { worker: worker(n), reason: None }
+}
+
+/// One life of dispatch.
 pub(super) struct Dispatch {
-    follower: Follower,
-    /// Workers about which there was news and that are not known to be done.
-    awake: BTreeSet<WorkerId>,
-    /// What the last run left behind.
-    to_settle: BTreeSet<WorkerId>,
-    /// Reports under way, by the number of their command.
-    under_way: BTreeMap<usize, Reporting>,
-    /// Of whom the next command tells.
-    reporting: Option<Reporting>,
-}
-
-struct Reporting {
-    worker: WorkerId,
-    settles: bool,
-}
-
-fn follower(log: &Arc<Log>, after: Sequence) -> Follower {
-    let filter = Filter { runtime: Some(id(RUNTIME)), ..Filter::default() };
-    Follower::new(Arc::clone(log), filter, None, after)
+    task: tokio::task::JoinHandle<()>,
+    _shutdown: tokio::sync::mpsc::Sender<()>,
+    messages: mpsc::Receiver<Message>,
+    /// Who waits for what became of which command.
+    replies: BTreeMap<usize, Reply>,
 }
 
 fn states(log: &Log) -> Vec<Arc<WorkerState>> {
@@ -62,146 +56,82 @@ fn states(log: &Log) -> Vec<Arc<WorkerState>> {
 }
 
 impl Dispatch {
-    pub(super) fn new(log: &Arc<Log>) -> Self {
-        Self {
-            follower: follower(log, Sequence::ZERO),
-            awake: BTreeSet::new(),
-            to_settle: BTreeSet::new(),
-            under_way: BTreeMap::new(),
-            reporting: None,
+    /// The service starts.
+    pub(super) fn start(log: &Arc<Log>, machine: &Machine) -> Self {
+        let (engine, messages) = EngineHandle::new(Arc::clone(log), QueueLimits::default());
+        let manifest = Manifest::parse(MANIFEST).expect("a manifest");
+        let around = Surroundings {
+            backend: machine.clone(),
+            log: Arc::clone(log),
+            engine,
+            manifest: Arc::new(RwLock::new(Arc::new(manifest))),
+            runtime: id(RUNTIME),
+            work_dir: "nowhere".into(),
+            kills: Kills::default(),
+            stop_grace: Duration::from_millis(100),
+        };
+        let (shutdown, stopped) = tokio::sync::mpsc::channel(1);
+        let task = tokio::spawn(Real::new(around).run(stopped));
+        Self { task, _shutdown: shutdown, messages, replies: BTreeMap::new() }
+    }
+
+    /// The service is killed, with all that it was about to do.
+    pub(super) async fn kill(&mut self, machine: &Machine) {
+        machine.killing(true);
+        self.task.abort();
+        let ended = (&mut self.task).await;
+        assert!(ended.is_err_and(|error| error.is_cancelled()), "dispatch has ended by itself");
+        // Its actors end with it, at the next occasion.
+        super::quiet().await;
+        machine.killing(false);
+    }
+
+    /// What was given meanwhile. Everybody waits for one answer at most, and who came first is a matter of
+    /// threads, so that they are put in order.
+    pub(super) fn commands(&self) -> Vec<Box<Submission<Reply>>> {
+        let mut given: Vec<_> = self
+            .messages
+            .try_iter()
+            .filter_map(|message| match message {
+                Message::Submit(submission) => Some(submission),
+                Message::Close => None,
+            })
+            .collect();
+        given.sort_by_key(|submission| format!("{:?}", submission.request.command));
+        given
+    }
+
+    pub(super) fn waits(&mut self, n: usize, reply: Reply) {
+        self.replies.insert(n, reply);
+    }
+
+    pub(super) fn answered(&mut self, n: usize, answer: &Answer) {
+        if let Some(reply) = self.replies.remove(&n) {
+            reply.send(answer.clone());
         }
     }
 
-    /// The service starts: from the views, and from the head on.
-    pub(super) fn restart(&mut self, log: &Arc<Log>) {
-        *self = Self { follower: follower(log, log.head()), ..Self::new(log) };
-        for state in states(log) {
-            self.to_settle.insert(state.worker.clone());
-            self.awake.insert(state.worker.clone());
-        }
-    }
-
-    /// Reads on.
-    pub(super) async fn look(&mut self) {
-        while !self.follower.caught_up() {
-            for logged in self.follower.read().await.unwrap() {
-                self.awake.extend(logged.record.header.worker.clone());
-            }
-        }
-    }
-
-    pub(super) fn gave(&mut self, n: usize) {
-        let reporting = self.reporting.take().expect("somebody reports");
-        self.under_way.insert(n, reporting);
-    }
-
-    pub(super) fn answered(&mut self, n: usize) {
-        self.under_way.remove(&n);
-    }
-
-    /// The outcome is unknown, or nothing was written: the views tell what is left to do.
-    pub(super) fn lost(&mut self, n: usize) {
-        if let Some(Reporting { worker, settles }) = self.under_way.remove(&n) {
-            if settles {
-                self.to_settle.insert(worker.clone());
-            }
-            self.awake.insert(worker);
-        }
-    }
-
-    /// The next report of one of those that are awake.
-    pub(super) async fn next(&mut self, log: &Arc<Log>, dice: &mut StdRng) -> Option<Command> {
-        let busy = self.under_way.values().map(|reporting| reporting.worker.clone()).collect();
-        let awake: Vec<_> = self.awake.difference(&busy).cloned().collect();
-        let worker_id = awake.get(dice.random_range(0..awake.len().max(1)))?.clone();
-        let state = log.views().worker(&id(RUNTIME), &worker_id)?;
-        let settles = self.to_settle.remove(&worker_id) && is_left_over(&state);
-        let outcomes = if settles { settled(&state) } else { proceeds(log, &state, dice).await };
-        if outcomes.is_empty() {
-            self.awake.remove(&worker_id);
-            return None;
-        }
-        self.reporting = Some(Reporting { worker: worker_id.clone(), settles });
-        let worker = WorkerRef { runtime_id: id(RUNTIME), worker_id };
-        Some(Command::Report { worker, outcomes })
+    /// The outcome is unknown, or nothing was written.
+    pub(super) fn lost(&mut self, n: usize, certainly: bool) {
+        let refused = || Rejection::new(Code::StoreIo, "the disk is full");
+        let answer = Err(if certainly { refused() } else { outcome_unknown() });
+        self.answered(n, &answer);
     }
 
     /// Nothing is left to do, and nobody was forgotten.
     pub(super) fn is_idle(&self, log: &Log) -> bool {
-        let idle = |state: &WorkerState| state.pending == 0 && state.open_turn.is_none();
-        self.awake.is_empty()
-            && self.under_way.is_empty()
-            && self.follower.caught_up()
-            && states(log).iter().all(|state| idle(state))
+        assert!(!self.task.is_finished(), "dispatch has ended by itself");
+        let idle = |state: &WorkerState| {
+            let runs = state.status == WorkerStatus::Running;
+            state.open_turn.is_none() && !(runs && state.pending > 0)
+        };
+        self.replies.is_empty() && states(log).iter().all(|state| idle(state))
     }
 }
 
-fn is_left_over(state: &WorkerState) -> bool {
-    state.process.is_some() || state.open_turn.is_some() || state.child == Child::Ready
-}
-
-/// What a service records of a worker that was at work when the one before it ended.
-fn settled(state: &WorkerState) -> Vec<Outcome> {
-    let mut outcomes = Vec::new();
-    if let Some(open) = state.open_turn
-        && state.open_text.is_some()
-    {
-        outcomes.push(Outcome::TextDone { turn: open.turn });
-    }
-    outcomes.push(Outcome::Interrupted { reason: "service_lost", again: false });
-    outcomes
-}
-
-/// What a backend does next.
-async fn proceeds(log: &Arc<Log>, state: &WorkerState, dice: &mut StdRng) -> Vec<Outcome> {
-    if state.status != WorkerStatus::Running {
-        return Vec::new();
-    }
-    match (state.child, state.open_turn) {
-        (Child::Lost, _) if state.pending == 0 => Vec::new(),
-        (Child::Starting | Child::Lost, _) => {
-            let process = ProcessRef { pid: 7, started_ticks: 1, boot: "boot".into() };
-            vec![Outcome::Connected { backend: "simulated", process: Some(process) }]
-        }
-        (Child::Ready, Some(open)) if dice.random() => {
-            let content = text(&"x".repeat(dice.random_range(1..600)));
-            vec![Outcome::Output { turn: open.turn, kind: OutputKind::TextDelta, content }]
-        }
-        (Child::Ready, Some(open)) => {
-            let mut outcomes = Vec::new();
-            if state.open_text.is_some() {
-                outcomes.push(Outcome::TextDone { turn: open.turn });
-            }
-            let result = TurnResult::Finished;
-            outcomes.push(Outcome::TurnEnded { turn: open.turn, result, exit: None });
-            outcomes
-        }
-        (Child::Ready, None) => match next_input(log, state).await {
-            Some(input) => vec![Outcome::Dispatching { input, turn: state.turn + 1 }],
-            None => Vec::new(),
-        },
-        (Child::Unconnected | Child::Failed | Child::Finished | Child::Broken, _) => Vec::new(),
-    }
-}
-
-/// The first accepted input after those that were dispatched, from the log.
-async fn next_input(log: &Arc<Log>, state: &WorkerState) -> Option<Sequence> {
-    let mut after = state.settled;
-    while after < log.head() {
-        let slice = log.worker_records(state.ordinal, after, log.head(), 16).await.unwrap();
-        let is_input =
-            |record: &Record| matches!(record.header.event, Event::WorkerInputAccepted(_));
-        if let Some(found) = slice.records.iter().find(|logged| is_input(&logged.record)) {
-            return Some(found.record.seq());
-        }
-        after = slice.through;
-    }
-    None
-}
-
-/// An input is dispatched once, after it was accepted, and in order; and between a fork and the word
-/// of an operator nothing is done.
-pub(super) fn check(records: &[Arc<Record>]) {
+/// An input is dispatched once, after it was accepted, and in order; between a fork and the word
+/// of an operator nothing is done; and no child was given what the log does not say.
+pub(super) fn check(records: &[Arc<Record>], machine: &Machine) {
     let mut is_paused = false;
     let mut accepted: BTreeMap<&WorkerId, Vec<Sequence>> = BTreeMap::new();
     let mut dispatched: BTreeMap<&WorkerId, Vec<Sequence>> = BTreeMap::new();
@@ -225,7 +155,12 @@ pub(super) fn check(records: &[Arc<Record>]) {
             _ => {}
         }
     }
-    for (worker, dispatched) in dispatched {
-        assert!(accepted[worker].starts_with(&dispatched), "{worker}: {dispatched:?}");
+    for (worker, dispatched) in &dispatched {
+        assert!(accepted[worker].starts_with(dispatched), "{worker}: {dispatched:?}");
+    }
+    for (worker, given) in machine.given() {
+        let known = dispatched.get(&id::<WorkerId>(&worker)).map_or(&[][..], Vec::as_slice);
+        let unknown = given.iter().find(|input| !known.contains(input));
+        assert_eq!(unknown, None, "{worker} was given it, and the log does not know");
     }
 }

@@ -38,7 +38,7 @@ impl World {
         }
         check_order(&records);
         check_keys(&records);
-        dispatch::check(&records);
+        dispatch::check(&records, &self.machine);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Crashes and restarts; snapshots and restores: the log up to a moment on another disk, in a new
 //! epoch.
 
-use super::{World, open};
+use super::{World, dispatch::Dispatch, open};
 use crate::{
     command::{Command, Request},
     engine::{
@@ -40,6 +40,7 @@ impl World {
             return;
         }
         self.note("crash".into());
+        self.dispatch.kill(&self.machine).await;
         self.lose_what_is_under_way();
         self.log.journal().recover().unwrap();
         self.begin().await;
@@ -70,7 +71,7 @@ impl World {
         for watcher in &mut self.watchers {
             watcher.resume(&self.log).await;
         }
-        self.dispatch.restart(&self.log);
+        self.dispatch = Dispatch::start(&self.log, &self.machine);
         self.check();
     }
 
@@ -92,6 +93,7 @@ impl World {
         if self.at_rest || self.snapshots.is_empty() {
             return;
         }
+        self.dispatch.kill(&self.machine).await;
         self.lose_what_is_under_way();
         let which = self.dice.random_range(0..self.snapshots.len());
         let snapshot = self.snapshots.swap_remove(which);
@@ -124,6 +126,7 @@ impl World {
         drop((core, log));
         self.disk = disk;
         self.acknowledged.retain(|seq, _| *seq <= cut.0);
+        self.machine.replaced(cut);
         self.begin().await;
     }
 
