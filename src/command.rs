@@ -368,7 +368,7 @@ pub enum Outcome {
         /// How.
         exit: ExitStatus,
     },
-    /// The end of the service cut it off.
+    /// The end of the service cut it off, or it was stopped or cancelled: nothing runs it any more.
     Interrupted {
         /// `service_stopped` or `service_lost`.
         reason: &'static str,

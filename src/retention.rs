@@ -309,3 +309,49 @@ fn oldest_input(log: &Log, state: &WorkerState) -> Result<Option<Sequence>, Read
         after = last.seq;
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::tests::history::{Drive, create, input, register, request},
+        feed::{Filter, Follower},
+    };
+
+    /// What a follower that must miss nothing has not read is needed, and so is what a worker is still to be
+    /// given; of several, the oldest.
+    #[tokio::test]
+    async fn what_is_not_read_and_what_is_not_given_is_needed() {
+        let mut drive = Drive::new();
+        let log = Arc::clone(&drive.log);
+        let mut record = |n: usize, command| {
+            drive.submit(n, request(command));
+            drive.commit();
+            log.head()
+        };
+        record(0, register("r"));
+        let created = record(1, create(0));
+        let record_needed = || needed(&log).unwrap().map(|(record, _)| record);
+        assert_eq!(record_needed(), None);
+        let holding =
+            |after| Follower::new(Arc::clone(&log), Filter::default(), None, after).holding();
+        let mut behind = holding(Sequence::ZERO);
+        let at_head = holding(log.head());
+        assert_eq!(record_needed(), Some(Sequence(1)));
+        while !behind.caught_up() {
+            behind.read().await.unwrap();
+        }
+        assert_eq!(record_needed(), Some(created.next()), "both have read everything");
+        let given = record(2, input(0, "hello"));
+        let behind_it = record(3, create(1));
+        behind.read().await.unwrap();
+        drop(at_head);
+        assert_eq!(behind.position(), behind_it);
+        assert_eq!(record_needed(), Some(given), "it is still to be given");
+        drop(behind);
+        assert_eq!(record_needed(), Some(given));
+        let nobody_reads = Follower::new(Arc::clone(&log), Filter::default(), None, Sequence::ZERO);
+        assert_eq!(record_needed(), Some(given), "not everybody holds {}", nobody_reads.position());
+    }
+}

@@ -168,6 +168,8 @@ events! {
     WorkerInputDispatched = "worker_input_dispatched" v 1;
     /// A process was started for one turn; recorded before it is given its input.
     WorkerProcessStarted = "worker_process_started" v 1;
+    /// What ran a worker that was stopped or cancelled is gone.
+    WorkerProcessEnded = "worker_process_ended" v 1;
     /// Inputs that had been accepted could not be delivered.
     WorkerInputFailed = "worker_input_failed" v 1;
     /// What the worker was doing was cut off by the end of the service.

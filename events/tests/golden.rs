@@ -207,6 +207,7 @@ fn worker_events() -> Vec<Event> {
         WorkerInputAccepted { kind: InputKind::User, item: 5, revision: Revision(7) }.into(),
         WorkerInputDispatched { input: Sequence(40), turn: 3 }.into(),
         WorkerProcessStarted { turn: 3, process: process() }.into(),
+        WorkerProcessEnded { turn: Some(3) }.into(),
         WorkerInputFailed { through: Sequence(40), count: 2, message: "it ended".into() }.into(),
         WorkerInterrupted {
             reason: "service_lost".into(),

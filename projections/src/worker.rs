@@ -316,6 +316,10 @@ impl WorkerState {
                     Some(OpenTurn { turn: dispatched.turn, input: Some(dispatched.input) });
             }
             Event::WorkerProcessStarted(started) => self.process = Some(started.process.clone()),
+            Event::WorkerProcessEnded(_) => {
+                self.process = None;
+                self.open_turn = None;
+            }
             Event::WorkerInputFailed(failed) => {
                 self.pending = self.pending.saturating_sub(failed.count);
                 self.settled = self.settled.max(failed.through);

@@ -307,6 +307,10 @@ impl Timeline {
             Event::WorkerProcessStarted(e) => {
                 Line::new(Ink::Dim, format!("process {} serves turn {}", e.process.pid, e.turn))
             }
+            Event::WorkerProcessEnded(e) => {
+                let turn = e.turn.map(|turn| format!(" in turn {turn}")).unwrap_or_default();
+                Line::new(Ink::Dim, format!("its process is gone{turn}"))
+            }
             Event::WorkerInputFailed(e) => Line::new(
                 Ink::Alarm,
                 format!(

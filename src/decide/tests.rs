@@ -436,10 +436,17 @@ fn late_reports_of_an_ended_worker() {
         (ended(spoke()), report([Outcome::TextDone { turn: 1 }]), "worker_output"),
         (ended(spoke()), report([turn_ended()]), "worker_turn_ended"),
         (ended(spoke()), report([exited(143)]), "worker_exited"),
+        // Once, and only where there is something that can be gone.
+        (ended(spoke()), report([interrupted(true)]), "worker_process_ended"),
+        (
+            ended(spoke()),
+            report([interrupted(false), interrupted(false)]),
+            "worker_process_ended -",
+        ),
+        (ended(Vec::new()), report([interrupted(true)]), "-"),
         // It has no meaning any more.
         (ended(spoke()), report([failed()]), "-"),
         (ended(spoke()), report([input_failed(9)]), "-"),
-        (ended(spoke()), report([interrupted(true)]), "-"),
         // It must not begin.
         (ended(spoke()), report([connected()]), "refused invalid_request"),
         (ended(spoke()), report([dispatching(9, 2)]), "refused invalid_request"),

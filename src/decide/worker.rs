@@ -12,7 +12,7 @@ use crate::{
 use acta_events::{
     InputKind, OutputKind, ProfileSelector, StoredContent, TextSpan, WorkerCancelled,
     WorkerConnected, WorkerCreated, WorkerDiagnosed, WorkerExited, WorkerInputAccepted,
-    WorkerInputDispatched, WorkerInputFailed, WorkerInterrupted, WorkerOutput,
+    WorkerInputDispatched, WorkerInputFailed, WorkerInterrupted, WorkerOutput, WorkerProcessEnded,
     WorkerProcessStarted, WorkerRef, WorkerSpawnFailed, WorkerStopped, WorkerTurnEnded,
 };
 use acta_projections::{Child, RuntimeStatus, WorkerState, WorkerStatus};
@@ -254,6 +254,10 @@ pub(super) fn outcome(state: &WorkerState, outcome: &Outcome) -> Result<Decision
                 again: *again && input.is_some(),
             };
             Draft::of_worker(&worker, interrupted).into()
+        }
+        Outcome::Interrupted { .. } if state.process.is_some() || state.open_turn.is_some() => {
+            let turn = state.open_turn.map(|open| open.turn);
+            Draft::of_worker(&worker, WorkerProcessEnded { turn }).into()
         }
         // What is about to begin must not begin without its record.
         Outcome::Connected { .. } | Outcome::Dispatching { .. } | Outcome::Started { .. } => {

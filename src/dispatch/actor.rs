@@ -1,16 +1,13 @@
 //! One worker's actor: its backend between the log and the engine.
 
-use super::{Surroundings, traced::Turns};
+use super::{MARKS_PER_READ, Surroundings, reports, traced::Turns};
 use crate::{
     backend::{self, Backend, Closed, Ended, ExecSpec, Inlet, Input, Outlet, Report, StopMode},
-    command::{Command, Outcome, Request},
-    engine::Health,
-    error::Code,
+    command::Outcome,
     log::Log,
     manifest,
 };
-use acta_events::{Actor, Event, MediaType, OutputKind, Sequence, WorkerRef};
-use acta_projections::WorkerStatus;
+use acta_events::{Event, MediaType, OutputKind, Sequence, WorkerRef};
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -18,9 +15,6 @@ use tracing::Instrument as _;
 
 /// Silence after which the turn of a text session is over, where the template does not say.
 const TURN_IDLE: Duration = Duration::from_millis(250);
-
-/// How many marks of a worker are looked at between two inputs.
-const MARKS_PER_READ: usize = 256;
 
 /// Runs the worker until it ends, is stopped, or the service ends.
 pub(super) async fn run<B: Backend>(
@@ -61,10 +55,7 @@ pub(super) async fn run<B: Backend>(
             Outcome::Interrupted { reason: "service_stopped", again: false }
         }
     };
-    let state = around.log.views().worker(&worker.runtime_id, &worker.worker_id);
-    if state.is_some_and(|state| state.status == WorkerStatus::Running) {
-        let _ = outlet.submit(vec![last]).await;
-    }
+    let _ = outlet.submit(vec![last]).await;
 }
 
 fn spec_of<B>(
@@ -162,56 +153,7 @@ struct LogOutlet<B> {
 impl<B: Backend> LogOutlet<B> {
     async fn submit(&self, outcomes: Vec<Outcome>) -> Result<(), Closed> {
         let span = self.turns.of(&outcomes);
-        self.submit_in_turn(outcomes).instrument(span).await
-    }
-
-    async fn submit_in_turn(&self, outcomes: Vec<Outcome>) -> Result<(), Closed> {
-        let mut pause = Duration::from_millis(50);
-        let command = Command::Report { worker: self.worker.clone(), outcomes };
-        let request = Request::service(command);
-        let before = self.around.log.head();
-        loop {
-            match self.around.engine.submit_patiently(request.clone()).await {
-                Ok(_) => return Ok(()),
-                Err(rejection) if rejection.code.status() < 500 => return Err(Closed),
-                Err(rejection) if self.around.engine.is_closed() => {
-                    tracing::warn!(worker = %self.worker.worker_id, %rejection, "a report was lost to the end of the service");
-                    return Err(Closed);
-                }
-                Err(rejection) => {
-                    tracing::warn!(worker = %self.worker.worker_id, %rejection, "a report waits");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(5));
-                    let ready = self.around.engine.health() == Health::Ready;
-                    if rejection.code == Code::OutcomeUnknown
-                        && ready
-                        && self.is_in_log(before).await
-                    {
-                        return Ok(());
-                    }
-                }
-            }
-        }
-    }
-
-    /// Whether a report whose outcome was unknown is in the log after all. Nobody else reports
-    /// of this worker, and a report is there as a whole or not at all.
-    async fn is_in_log(&self, before: Sequence) -> bool {
-        let worker = &self.worker;
-        let state = self.around.log.views().worker(&worker.runtime_id, &worker.worker_id);
-        let Some(state) = state else { return false };
-        let (log, head) = (&self.around.log, self.around.log.head());
-        let service = Actor::service();
-        match log.worker_records(state.ordinal, before, head, MARKS_PER_READ).await {
-            Ok(slice) => slice.records.iter().any(|logged| {
-                let header = &logged.record.header;
-                header.actor == service && !matches!(header.event, Event::WorkerStopped(_))
-            }),
-            Err(error) => {
-                tracing::error!(%error, "a worker's records cannot be read");
-                false
-            }
-        }
+        reports::submit(&self.around, &self.worker, outcomes).instrument(span).await
     }
 
     async fn outcome(&self, report: Report) -> Result<Outcome, Closed> {

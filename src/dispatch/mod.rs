@@ -8,6 +8,7 @@
 mod actor;
 mod preview;
 mod reconcile;
+mod reports;
 mod traced;
 
 pub use preview::{Intent, Preview, preview};
@@ -71,6 +72,9 @@ impl Kills {
 
 /// How many wishes may wait; of more, the oldest get their grace period.
 const KILLS_WAITING_MAX: usize = 1_024;
+
+/// How many records of one worker are looked at in one go.
+const MARKS_PER_READ: usize = 256;
 
 struct Actor {
     inputs: watch::Sender<Sequence>,

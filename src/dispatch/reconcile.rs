@@ -1,14 +1,11 @@
 //! What the last run of the service left behind, settled by events.
 
-use super::{Surroundings, address, is_over};
-use crate::{
-    backend::Backend,
-    command::{Command, Outcome, Request},
-};
+use super::{Surroundings, address, is_over, reports};
+use crate::{backend::Backend, command::Outcome};
 use acta_projections::{WorkerState, WorkerStatus};
 
 /// Ends a process that outlived the service, and records what became of its worker: its text
-/// so far is complete, its turn is interrupted, and its next input starts it again.
+/// so far is complete, its turn is interrupted, and its next input starts it again, unless it was stopped.
 pub(super) async fn settle<B: Backend>(around: &Surroundings<B>, worker: &WorkerState) {
     if let Some(process) = &worker.process {
         let end = around.backend.end_leftover(process, around.stop_grace).await;
@@ -20,24 +17,20 @@ pub(super) async fn settle<B: Backend>(around: &Surroundings<B>, worker: &Worker
     {
         outcomes.push(Outcome::TextDone { turn: open.turn });
     }
-    if worker.status == WorkerStatus::Running {
-        if is_over(worker.child) {
-            let message = "the worker ended before this input could be given to it".into();
-            outcomes.push(Outcome::AllInputsFailed { message });
-        } else {
-            let again = worker
-                .spec
-                .template
-                .as_deref()
-                .and_then(|name| {
-                    around.manifest.read().exec_of(name).map(|exec| exec.rerun_interrupted)
-                })
-                .unwrap_or(false);
-            outcomes.push(Outcome::Interrupted { reason: "service_lost", again });
-        }
+    if worker.status == WorkerStatus::Running && is_over(worker.child) {
+        let message = "the worker ended before this input could be given to it".into();
+        outcomes.push(Outcome::AllInputsFailed { message });
+    } else {
+        // Whether it was stopped meanwhile is seen when this is decided.
+        let template = worker.spec.template.as_deref();
+        let again = template
+            .and_then(|name| {
+                around.manifest.read().exec_of(name).map(|exec| exec.rerun_interrupted)
+            })
+            .unwrap_or(false);
+        outcomes.push(Outcome::Interrupted { reason: "service_lost", again });
     }
-    let report = Command::Report { worker: address(worker), outcomes };
-    if let Err(error) = around.engine.submit_patiently(Request::service(report)).await {
-        tracing::error!(worker = %worker.worker, %error, "a worker could not be reconciled");
+    if reports::submit(around, &address(worker), outcomes).await.is_err() {
+        tracing::error!(worker = %worker.worker, "a worker could not be settled");
     }
 }

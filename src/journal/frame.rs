@@ -129,14 +129,12 @@ impl Dictionaries {
                 let plain = none.decode(first, plain_len)?;
                 Self { plain: Some(Dictionary::new(&plain)), ..none }
             }
-            Layout::Tagged if first.first() == Some(&APART) => {
-                with_contexts(None, |contexts| {
-                    let Contexts { text, content } = contexts;
-                    let (text, content, _) = none.parts(first, text, content)?;
-                    let (text, content) = (Dictionary::new(text), Dictionary::new(content));
-                    Ok::<_, Why>(Self { text: Some(text), content: Some(content), ..none })
-                })?
-            }
+            Layout::Tagged if first.first() == Some(&APART) => with_contexts(None, |contexts| {
+                let Contexts { text, content } = contexts;
+                let (text, content, _) = none.parts(first, text, content)?;
+                let (text, content) = (Dictionary::new(text), Dictionary::new(content));
+                Ok::<_, Why>(Self { text: Some(text), content: Some(content), ..none })
+            })?,
             Layout::Tagged => none,
         })
     }

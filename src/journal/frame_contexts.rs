@@ -96,12 +96,7 @@ struct Held {
 
 impl Context {
     fn new() -> Self {
-        Self {
-            context: DCtx::create(),
-            buffer: Vec::new(),
-            copy: Held::default(),
-            last: None,
-        }
+        Self { context: DCtx::create(), buffer: Vec::new(), copy: Held::default(), last: None }
     }
 
     /// What was compressed with a dictionary.

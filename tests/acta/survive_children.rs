@@ -65,6 +65,50 @@ async fn no_child_outlives_the_service_unnoticed() {
     }
 }
 
+/// Of a stopped worker nothing is left that each start would look for again, whether its service lived to
+/// see its child end or not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_worker_is_settled_once() {
+    let mut service = Options::default().arg("--stop-grace-ms=6000").start().await;
+    let (seen, unseen) = (service.spawn("echo").await, service.spawn("stubborn").await);
+    for worker in [&seen, &unseen] {
+        is_running(&service, worker).await;
+        service.post_empty(&format!("/v1/workers/{worker}/stop")).await.ok();
+    }
+    let ended = async |service: &Service, worker: &str| {
+        let about = format!("worker={worker}&type=worker_process_ended");
+        service.events(&about).await.len()
+    };
+    eventually("the end of the child is recorded", || async {
+        (ended(&service, &seen).await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(ended(&service, &unseen).await, 0, "that one does not end by itself");
+    service.kill9().await;
+    let work = service.data().join("work");
+    assert!(!processes_in(&work).is_empty(), "it ignores the end of the service too");
+    service.restart().await;
+    eventually("the other is ended, which is recorded", || async {
+        (ended(&service, &unseen).await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(processes_in(&work), []);
+    service.stop().await;
+    service.restart().await;
+    let running = service.spawn("echo").await;
+    is_running(&service, &running).await;
+    let about = |worker: &str| format!("worker={worker}&after=0");
+    for worker in [&seen, &unseen] {
+        let kinds = service.events(&about(worker)).await;
+        let kinds: Vec<_> = kinds.iter().filter_map(|event| event["type"].as_str()).collect();
+        assert_eq!(kinds.last(), Some(&"worker_process_ended"), "{kinds:?}");
+        assert_eq!(ended(&service, worker).await, 1);
+    }
+    let said = service.log();
+    let looks = said.matches("a process of the last run was looked for").count();
+    assert_eq!(looks, 1, "at the first start, for one of them: {said}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_service_on_the_same_data_is_refused() {
     let service = Service::start().await;

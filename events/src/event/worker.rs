@@ -157,6 +157,14 @@ pub struct WorkerProcessStarted {
     pub process: ProcessRef,
 }
 
+/// See [`Event::WorkerProcessEnded`](super::Event::WorkerProcessEnded).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerProcessEnded {
+    /// The turn that was cut off, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<u64>,
+}
+
 /// See [`Event::WorkerInputFailed`](super::Event::WorkerInputFailed).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkerInputFailed {

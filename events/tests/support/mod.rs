@@ -286,6 +286,7 @@ fn events_of_workers() -> Vec<BoxedStrategy<Event>> {
         }),
         of!((seq(), number()), |(input, turn)| WorkerInputDispatched { input, turn }),
         of!((number(), process()), |(turn, process)| WorkerProcessStarted { turn, process }),
+        of!(proptest::option::of(number()), |turn| WorkerProcessEnded { turn }),
         of!((seq(), number(), text()), |(through, count, message)| WorkerInputFailed {
             through,
             count,

@@ -134,6 +134,8 @@ fn rows() -> Vec<(&'static str, Value, Value, &'static str)> {
             none.clone(),
             "process 42 serves turn 1",
         ),
+        ("worker_process_ended", json!({}), none.clone(), "its process is gone"),
+        ("worker_process_ended", json!({"turn": 2}), none.clone(), "its process is gone in turn 2"),
         (
             "worker_input_failed",
             json!({"through": 14, "count": 2, "message": "gone"}),

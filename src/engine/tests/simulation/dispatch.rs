@@ -1,16 +1,19 @@
 //! Dispatch as it is, with its actors, on a clock that only goes on when everybody waits. Its commands wait
 //! here until a step of the run takes them to be decided.
 
-use super::{super::history::{id, text}, machine::Machine};
+use super::{
+    super::history::{id, text},
+    machine::Machine,
+};
 use crate::{
-    command::{Answer, Command},
+    command::{Answer, Command, Outcome},
     dispatch::{Dispatch as Real, Kills, Surroundings},
     engine::{EngineHandle, Message, QueueLimits, Reply, core::Submission, outcome_unknown},
     error::{Code, Rejection},
     log::Log,
     manifest::Manifest,
 };
-use acta_events::{Event, Record, RuntimeId, Sequence, WorkerId, WorkerRef};
+use acta_events::{ContentBody, Event, Header, Record, RuntimeId, Sequence, WorkerRef};
 use acta_projections::{WorkerState, WorkerStatus};
 use parking_lot::RwLock;
 use std::{
@@ -22,7 +25,8 @@ use std::{
 /// Its workers are in a runtime of their own.
 pub(super) const RUNTIME: &str = "dispatched";
 
-const MANIFEST: &str = r#"{"exec": {"echo": {"argv": ["echo"]}}}"#;
+const MANIFEST: &str =
+    r#"{"workspace_templates": [{"name": "echo", "exec": {"argv": ["echo"], "mode": "session"}}]}"#;
 
 pub(super) fn worker(n: u8) -> WorkerRef {
     WorkerRef { runtime_id: id(RUNTIME), worker_id: id(&format!("d{n}")) }
@@ -97,6 +101,9 @@ impl Dispatch {
                 Message::Close => None,
             })
             .collect();
+        for submission in &mut given {
+            salt_anew(&mut submission.request.command);
+        }
         given.sort_by_key(|submission| format!("{:?}", submission.request.command));
         given
     }
@@ -118,48 +125,73 @@ impl Dispatch {
         self.answered(n, &answer);
     }
 
-    /// Nothing is left to do, and nobody was forgotten.
-    pub(super) fn is_idle(&self, log: &Log) -> bool {
+    /// Who still has something to do; none if nobody was forgotten.
+    pub(super) fn at_work(&self, log: &Log) -> Option<String> {
         assert!(!self.task.is_finished(), "dispatch has ended by itself");
-        let idle = |state: &WorkerState| {
+        let is_idle = |state: &WorkerState| {
             let runs = state.status == WorkerStatus::Running;
-            state.open_turn.is_none() && !(runs && state.pending > 0)
+            let is_left = if runs { state.pending > 0 } else { state.process.is_some() };
+            state.open_turn.is_none() && !is_left
         };
-        self.replies.is_empty() && states(log).iter().all(|state| idle(state))
+        let busy = states(log).into_iter().find(|state| !is_idle(state));
+        let waiting = self.replies.len();
+        (waiting > 0 || busy.is_some()).then(|| format!("{waiting} wait; {busy:?}"))
     }
+}
+
+/// The salts of contents come from the system; here they follow from what is salted.
+fn salt_anew(command: &mut Command) {
+    let Command::Report { outcomes, .. } = command else { return };
+    for outcome in outcomes {
+        if let Outcome::Output { content, .. } = outcome
+            && let ContentBody::Inline { bytes, .. } = &content.body
+        {
+            *content = text(std::str::from_utf8(bytes).expect("it is text"));
+        }
+    }
+}
+
+/// The inputs of each worker that the log says were dispatched, in order.
+pub(super) fn dispatched(records: &[Arc<Record>]) -> BTreeMap<String, Vec<Sequence>> {
+    let mut dispatched: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for header in records.iter().map(|record| &record.header).filter(|header| is_ours(header)) {
+        if let (Event::WorkerInputDispatched(given), Some(worker)) = (&header.event, &header.worker)
+        {
+            dispatched.entry(worker.to_string()).or_default().push(given.input);
+        }
+    }
+    dispatched
+}
+
+fn is_ours(header: &Header) -> bool {
+    header.runtime.as_ref().is_some_and(|runtime| runtime.as_str() == RUNTIME)
 }
 
 /// An input is dispatched once, after it was accepted, and in order; between a fork and the word
 /// of an operator nothing is done; and no child was given what the log does not say.
 pub(super) fn check(records: &[Arc<Record>], machine: &Machine) {
     let mut is_paused = false;
-    let mut accepted: BTreeMap<&WorkerId, Vec<Sequence>> = BTreeMap::new();
-    let mut dispatched: BTreeMap<&WorkerId, Vec<Sequence>> = BTreeMap::new();
+    let mut accepted: BTreeMap<String, Vec<Sequence>> = BTreeMap::new();
     for record in records {
-        let header = &record.header;
-        match &header.event {
+        match &record.header.event {
             Event::LogForked(_) => is_paused = true,
             Event::DispatchResumed(_) => is_paused = false,
-            _ => {}
-        }
-        let Some(worker) = header.worker.as_ref() else { continue };
-        if header.runtime.as_ref().is_none_or(|runtime| runtime.as_str() != RUNTIME) {
-            continue;
-        }
-        match &header.event {
-            Event::WorkerInputAccepted(_) => accepted.entry(worker).or_default().push(record.seq()),
-            Event::WorkerInputDispatched(given) => {
+            Event::WorkerInputDispatched(_) if is_ours(&record.header) => {
                 assert!(!is_paused, "{} is done while dispatch is paused", record.seq());
-                dispatched.entry(worker).or_default().push(given.input);
+            }
+            Event::WorkerInputAccepted(_) if is_ours(&record.header) => {
+                let worker = record.header.worker.as_ref().expect("a worker").to_string();
+                accepted.entry(worker).or_default().push(record.seq());
             }
             _ => {}
         }
     }
+    let dispatched = dispatched(records);
     for (worker, dispatched) in &dispatched {
         assert!(accepted[worker].starts_with(dispatched), "{worker}: {dispatched:?}");
     }
     for (worker, given) in machine.given() {
-        let known = dispatched.get(&id::<WorkerId>(&worker)).map_or(&[][..], Vec::as_slice);
+        let known = dispatched.get(&worker).map_or(&[][..], Vec::as_slice);
         let unknown = given.iter().find(|input| !known.contains(input));
         assert_eq!(unknown, None, "{worker} was given it, and the log does not know");
     }

@@ -68,13 +68,11 @@ impl Machine {
         self.0.lock().is_killed = is_killed;
     }
 
-    /// The log goes on from an earlier record on another machine.
-    pub(super) fn replaced(&self, cut: Sequence) {
+    /// The log goes on from an earlier record on another machine, of which this is known there.
+    pub(super) fn replaced(&self, dispatched: BTreeMap<String, Vec<Sequence>>) {
         let mut state = self.0.lock();
         state.alive.clear();
-        for given in state.given.values_mut() {
-            given.retain(|seq| *seq <= cut);
-        }
+        state.given = dispatched;
     }
 
     /// What the children of a worker were given.
@@ -141,8 +139,8 @@ impl Running {
             self.is_given(input.seq);
             let end = Report::TurnEnded { turn, result: TurnResult::Finished, exit: None };
             let mut said = false;
-            for _ in 0..self.dice.random_range(0..4) {
-                let pause = Duration::from_millis(self.dice.random_range(1..200));
+            for _ in 0..self.dice.random_range(0..6) {
+                let pause = Duration::from_millis(self.dice.random_range(1..400));
                 tokio::select! {
                     biased;
                     () = stopped(&mut stop) => {

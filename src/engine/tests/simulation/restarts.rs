@@ -1,7 +1,11 @@
 //! Crashes and restarts; snapshots and restores: the log up to a moment on another disk, in a new
 //! epoch.
 
-use super::{World, dispatch::Dispatch, open};
+use super::{
+    World,
+    dispatch::{self, Dispatch},
+    open,
+};
 use crate::{
     command::{Command, Request},
     engine::{
@@ -9,7 +13,7 @@ use crate::{
         offline::record_at,
         tests::{
             faulty::{Fate, Faulty},
-            history::{LOG, moment, text},
+            history::{LOG, moment, records, text},
         },
     },
     journal::ReadLimits,
@@ -123,10 +127,10 @@ impl World {
         let at = moment(self.requests.len());
         self.requests.push(fork.clone());
         record_at(&log, &mut core, fork, at).unwrap().unwrap();
+        self.machine.replaced(dispatch::dispatched(&records(&log)));
         drop((core, log));
         self.disk = disk;
         self.acknowledged.retain(|seq, _| *seq <= cut.0);
-        self.machine.replaced(cut);
         self.begin().await;
     }
 
