@@ -211,8 +211,12 @@ impl Frame {
 
     pub(super) fn get(&self, at: usize) -> Option<(Sequence, Bytes)> {
         let (first, range) = self.blocks.get(at)?;
-        // Copied, so that what is kept of it does not keep the whole frame in memory.
-        Some((*first, Bytes::copy_from_slice(&self.plain[range.clone()])))
+        // What is kept of a small part must not keep the whole frame in memory.
+        let bytes = match 2 * range.len() >= self.plain.len() {
+            true => self.plain.slice(range.clone()),
+            false => Bytes::copy_from_slice(&self.plain[range.clone()]),
+        };
+        Some((*first, bytes))
     }
 
     /// All blocks, in order. What is kept of them keeps the frame.

@@ -36,8 +36,9 @@ pub(crate) const DIRECTORY: &str = "segments";
 const UNFINISHED: &str = ".new";
 /// How many segments stay open.
 const OPEN_MAX: usize = 16;
-/// How many decompressed frames are kept.
-const FRAMES_MAX: usize = 128;
+/// How much of decompressed frames is kept, beside the newest: no more than a processor has close at hand, so
+/// that whoever reads one after the other does so in the same memory.
+const FRAMES_BYTES_MAX: usize = 512 * 1024;
 
 /// The sequences of one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,7 +217,13 @@ impl Segments {
         let mut frames = self.frames.lock();
         if erasures == self.erasures() {
             frames.push_front((span.first, number, Arc::clone(&frame)));
-            frames.truncate(FRAMES_MAX);
+            let mut bytes = 0;
+            let fit = frames.iter().take_while(|(_, _, frame)| {
+                bytes += frame.plain.len();
+                bytes <= FRAMES_BYTES_MAX
+            });
+            let kept = fit.count().max(1);
+            frames.truncate(kept);
         }
         Ok(frame)
     }

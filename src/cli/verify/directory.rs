@@ -19,7 +19,7 @@ use anyhow::Result;
 use std::{fs, ops::ControlFlow, path::Path, sync::Arc};
 
 /// Few enough that they are still in the processor's cache when they are looked at.
-const READ: ReadLimits = ReadLimits { blocks: 24, bytes: 1 << 20 };
+const READ: ReadLimits = ReadLimits { blocks: 8, bytes: 256 << 10 };
 
 type Signed = Vec<(&'static str, SignedCheckpoint)>;
 
