@@ -66,8 +66,9 @@ pub(super) fn snapshots(
     report.add(
         Figure::new("history: a snapshot on top of that", on_top, "s")
             .target(Target::RatioAtMost(1.0))
-            .against("what is new, at the rate of the whole one, and one of nothing new", {
-                whole * records / before + nothing
+            // In bytes: what is newest is not sealed yet, and takes more of them.
+            .against("as many bytes at the rate of the whole one, and one of nothing new", {
+                whole * mb(&second, "bytes_sent") / mb(&first, "bytes") + nothing
             })
             .note(format!(
                 "{} new records, {} MB sent; with nothing new {} s",
