@@ -14,7 +14,7 @@ use serde::Deserialize;
 use std::{
     collections::BTreeSet,
     fs::{File, OpenOptions},
-    io::{BufWriter, Seek as _, Write},
+    io::{self, BufWriter, Seek as _, Write},
     path::Path,
 };
 
@@ -28,7 +28,12 @@ pub(super) async fn export(file: Option<&Path>, client: &Client, out: &mut Outpu
     let path = file.context("an archive is written to a file; name it")?;
     refuse_expired(client).await?;
     let file = OpenOptions::new().write(true).create_new(true).open(path);
-    let mut file = file.with_context(|| format!("{}", path.display()))?;
+    let mut file = file.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            anyhow!("{} is there already; remove it, or take another name", path.display())
+        }
+        _ => anyhow::Error::new(error).context(format!("{} cannot be made", path.display())),
+    })?;
     for _ in 0..ATTEMPTS_MAX {
         let (written, size) = write(file, client).await?;
         file = written;

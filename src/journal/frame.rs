@@ -111,6 +111,9 @@ pub(super) struct Dictionaries {
     content: Option<Dictionary>,
 }
 
+/// Text, content and raw of a frame.
+type Apart<'s> = (&'s [u8], &'s [u8], &'s [u8]);
+
 /// Why a frame cannot be read, in words that follow "the segment …:".
 pub(super) type Why = &'static str;
 pub(super) const UNREADABLE: Why = "a frame does not match its checksum";
@@ -165,7 +168,7 @@ impl Dictionaries {
         stored: &'s [u8],
         text_in: &'s mut Context,
         content_in: &'s mut Context,
-    ) -> Result<(&'s [u8], &'s [u8], &'s [u8]), Why> {
+    ) -> Result<Apart<'s>, Why> {
         let (body, checksum) = stored.split_last_chunk::<CHECKSUM_BYTES>().ok_or(UNREADABLE)?;
         if crc32fast::hash(body).to_be_bytes() != *checksum {
             return Err(UNREADABLE);

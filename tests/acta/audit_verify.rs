@@ -75,6 +75,7 @@ async fn an_intact_log_is_intact_however_it_is_looked_at() {
     service.acta(&["export", "--format", "archive", path]).await.ok();
     let again = service.acta(&["export", "--format", "archive", path]).await;
     assert_eq!(again.code, 1, "no file is written over: {again:?}");
+    assert!(again.stderr.contains("is there already; remove it"), "{again:?}");
     service.stop().await;
     let (code, archived, said) = verify(&home, &file, &with).await;
     assert_eq!(code, 0, "{archived} {said}");

@@ -315,7 +315,7 @@ impl World {
     async fn dispatch_step(&mut self) {
         tokio::time::sleep(Duration::from_millis(self.dice.random_range(0..300))).await;
         for submission in self.dispatch.commands() {
-            let Submission { request, key_checked, reply } = *submission;
+            let Submission { request, key_checked, reply } = submission;
             self.dispatch.waits(self.requests.len(), reply);
             self.give_checked(request, key_checked);
         }

@@ -92,12 +92,12 @@ impl Dispatch {
 
     /// What was given meanwhile. Everybody waits for one answer at most, and who came first is a matter of
     /// threads, so that they are put in order.
-    pub(super) fn commands(&self) -> Vec<Box<Submission<Reply>>> {
+    pub(super) fn commands(&self) -> Vec<Submission<Reply>> {
         let mut given: Vec<_> = self
             .messages
             .try_iter()
             .filter_map(|message| match message {
-                Message::Submit(submission) => Some(submission),
+                Message::Submit(submission) => Some(*submission),
                 Message::Close => None,
             })
             .collect();

@@ -161,7 +161,7 @@ impl Running {
             if self.dice.random_ratio(1, 25) {
                 self.count("exited");
                 let exit = ExitStatus { code: Some(0), signal: None };
-                outlet.report(vec![Report::Exited { exit: exit.clone() }]).await?;
+                outlet.report(vec![Report::Exited { exit }]).await?;
                 return Ok(Ended::Exited(exit));
             }
         }
