@@ -11,7 +11,7 @@ use acta_events::{
 };
 use acta_projections::{Execution, External, Presence, WorkerState, WorkerStatus};
 use serde::Serialize;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 /// How many workers of a list are looked up together.
 const RECORDS_AT_ONCE: usize = 256;
@@ -182,30 +182,32 @@ pub(super) async fn created(app: &App, record: &Record) -> Result<Option<WorkerD
 }
 
 /// Workers in a list, as a JSON array: there may be very many, so that all of them together are nothing
-/// but its text. Their own texts are in the records that created them, which are read together.
+/// but its text. Their own texts are in the records that created them, which are read in the order of the log.
 pub(super) async fn summaries(app: &App, states: &[Arc<WorkerState>]) -> Reply<String> {
-    let mut summaries = String::from("[");
-    for states in states.chunks(RECORDS_AT_ONCE) {
-        let with_texts = states.iter().filter(|state| state.spec.texts.is_some());
-        let wanted = with_texts.map(|state| state.spec.seq).collect();
-        let created = app.log.records_at(wanted).await?.into_iter();
-        let created: BTreeMap<_, _> = created.map(|logged| (logged.record.seq(), logged)).collect();
-        for state in states {
-            let created = created.get(&state.spec.seq).map(Arc::as_ref);
-            let (texts, redacted) = texts_in(app, created).await?;
-            let summary = WorkerSummary {
-                common: common(app, state, &texts, redacted),
-                requested_capability_count: state.spec.requested_capabilities.len(),
-                has_config_bundle: state.spec.config_bundle.is_some(),
-            };
-            if summaries.len() > 1 {
-                summaries.push(',');
-            }
-            let summary = serde_json::to_string(&summary);
-            summaries.push_str(&summary.map_err(|why| {
-                Rejection::new(Code::Internal, format!("a worker could not be written: {why}"))
-            })?);
+    let with_texts = states.iter().filter(|state| state.spec.texts.is_some());
+    let mut wanted: Vec<_> = with_texts.map(|state| state.spec.seq).collect();
+    wanted.sort_unstable();
+    let mut texts = HashMap::with_capacity(wanted.len());
+    for wanted in wanted.chunks(RECORDS_AT_ONCE) {
+        for created in app.log.records_at(wanted.to_vec()).await? {
+            texts.insert(created.record.seq(), texts_in(app, Some(&created)).await?);
         }
+    }
+    let mut summaries = String::from("[");
+    for state in states {
+        let (texts, redacted) = texts.remove(&state.spec.seq).unwrap_or_default();
+        let summary = WorkerSummary {
+            common: common(app, state, &texts, redacted),
+            requested_capability_count: state.spec.requested_capabilities.len(),
+            has_config_bundle: state.spec.config_bundle.is_some(),
+        };
+        if summaries.len() > 1 {
+            summaries.push(',');
+        }
+        let summary = serde_json::to_string(&summary);
+        summaries.push_str(&summary.map_err(|why| {
+            Rejection::new(Code::Internal, format!("a worker could not be written: {why}"))
+        })?);
     }
     summaries.push(']');
     Ok(summaries)

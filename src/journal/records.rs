@@ -26,6 +26,10 @@ const THREADS_MAX: usize = 4;
 /// A thread is not begun for fewer frames than this: half a millisecond of work.
 const FRAMES_PER_THREAD: usize = 4;
 
+/// How many segments are read from at the same time. What the frames of one have in common takes half a
+/// megabyte.
+const SEGMENTS_AT_ONCE: usize = 8;
+
 static CORES: LazyLock<usize> =
     LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
 
@@ -99,6 +103,22 @@ struct Job<'a> {
 impl Segments {
     /// Single records, ascending, all of which have to be in segments.
     pub(super) fn records(&self, wanted: &[Sequence]) -> Result<Found, SegmentError> {
+        let spans = self.spans();
+        let mut found = Vec::with_capacity(wanted.len());
+        let mut rest = wanted;
+        while let Some(first) = rest.first() {
+            let at = spans.partition_point(|span| span.last < *first);
+            let end = spans.get(at..).and_then(|spans| spans.get(SEGMENTS_AT_ONCE - 1));
+            let here = end.map_or(rest.len(), |end| rest.partition_point(|seq| *seq <= end.last));
+            let (here, beyond) = rest.split_at(here);
+            found.extend(self.records_together(here)?);
+            rest = beyond;
+        }
+        Ok(found)
+    }
+
+    /// The same of few segments, all of which are kept open meanwhile.
+    fn records_together(&self, wanted: &[Sequence]) -> Result<Found, SegmentError> {
         let erasures = self.erasures();
         let jobs = self.jobs(wanted)?;
         let mut segments: Vec<_> = jobs.iter().map(|job| &job.segment).collect();
