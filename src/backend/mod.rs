@@ -7,7 +7,7 @@
 //! read, so a child that says too much is slowed down by its own pipe.
 //!
 //! A child runs in its own process group, with a short environment, and never through a
-//! shell that its template did not ask for. Whatever way [`run`] ends, and also when its
+//! shell that its template did not ask for. Whatever way [`Backend::run`] ends, and also when its
 //! future is dropped, the group is killed. A descendant that leaves the group (`setsid`) is
 //! out of reach.
 
