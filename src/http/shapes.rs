@@ -13,6 +13,9 @@ use acta_projections::{Execution, External, Presence, WorkerState, WorkerStatus}
 use serde::Serialize;
 use std::{collections::HashMap, sync::Arc};
 
+/// What a worker in a list mostly takes at most.
+const SUMMARY_BYTES: usize = 1_024;
+
 /// How many workers of a list are looked up together.
 const RECORDS_AT_ONCE: usize = 256;
 
@@ -181,8 +184,8 @@ pub(super) async fn created(app: &App, record: &Record) -> Result<Option<WorkerD
     }
 }
 
-/// Workers in a list, as a JSON array: there may be very many, so that all of them together are nothing
-/// but its text. Their own texts are in the records that created them, which are read in the order of the log.
+/// The answer to who asks for a list of workers: there may be very many, so that all of them together are
+/// nothing but its text. Their own texts are in the records that created them, which are read in the order of the log.
 pub(super) async fn summaries(app: &App, states: &[Arc<WorkerState>]) -> Reply<String> {
     let with_texts = states.iter().filter(|state| state.spec.texts.is_some());
     let mut wanted: Vec<_> = with_texts.map(|state| state.spec.seq).collect();
@@ -193,7 +196,8 @@ pub(super) async fn summaries(app: &App, states: &[Arc<WorkerState>]) -> Reply<S
             texts.insert(created.record.seq(), texts_in(app, Some(&created)).await?);
         }
     }
-    let mut summaries = String::from("[");
+    let mut summaries = String::with_capacity(64 + states.len() * SUMMARY_BYTES);
+    summaries.push_str(r#"{"workers":["#);
     for state in states {
         let (texts, redacted) = texts.remove(&state.spec.seq).unwrap_or_default();
         let summary = WorkerSummary {
@@ -201,7 +205,7 @@ pub(super) async fn summaries(app: &App, states: &[Arc<WorkerState>]) -> Reply<S
             requested_capability_count: state.spec.requested_capabilities.len(),
             has_config_bundle: state.spec.config_bundle.is_some(),
         };
-        if summaries.len() > 1 {
+        if !summaries.ends_with('[') {
             summaries.push(',');
         }
         let summary = serde_json::to_string(&summary);
@@ -209,7 +213,7 @@ pub(super) async fn summaries(app: &App, states: &[Arc<WorkerState>]) -> Reply<S
             Rejection::new(Code::Internal, format!("a worker could not be written: {why}"))
         })?);
     }
-    summaries.push(']');
+    summaries.push_str("]}");
     Ok(summaries)
 }
 

@@ -60,8 +60,7 @@ pub(super) async fn list(caller: Caller, State(app): State<App>, uri: Uri) -> Re
         all
     })
     .await?;
-    let workers = shapes::summaries(&app, &states).await?;
-    let body = format!("{{\"workers\":{workers}}}");
+    let body = shapes::summaries(&app, &states).await?;
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
