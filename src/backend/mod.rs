@@ -30,8 +30,8 @@ mod tests;
 use acta_events::{ExitStatus, InputKind, OutputKind, ProcessRef, Sequence, TurnResult};
 use bytes::Bytes;
 use serde::Deserialize;
-use std::{future::Future, path::PathBuf, time::Duration};
-use tokio::sync::watch;
+use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::{Semaphore, watch};
 
 pub(crate) use group::Group;
 pub use process::{LeftoverEnd, end_leftover, identify, is_alive};
@@ -255,9 +255,21 @@ pub trait Backend: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = LeftoverEnd> + Send;
 }
 
+/// How many leftovers are waited for at the same time. Each of them takes a thread, and a look at all processes
+/// every now and then.
+const LEFTOVERS_AT_ONCE: usize = 32;
+
 /// Runs workers as child processes.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Processes;
+#[derive(Clone, Debug)]
+pub struct Processes {
+    leftovers: Arc<Semaphore>,
+}
+
+impl Default for Processes {
+    fn default() -> Self {
+        Self { leftovers: Arc::new(Semaphore::new(LEFTOVERS_AT_ONCE)) }
+    }
+}
 
 impl Backend for Processes {
     async fn run(
@@ -281,6 +293,7 @@ impl Backend for Processes {
     }
 
     async fn end_leftover(&self, process: &ProcessRef, grace: Duration) -> LeftoverEnd {
+        let _permit = self.leftovers.acquire().await;
         end_leftover(process, grace).await
     }
 }

@@ -96,7 +96,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     });
     let kills = Kills::default();
     let dispatch = DispatchOwner::start(Surroundings {
-        backend: Processes,
+        backend: Processes::default(),
         log: Arc::clone(&opened.log),
         engine: engine.handle(),
         manifest: Arc::clone(&manifest),

@@ -1,6 +1,8 @@
 //! One worker's actor: its backend between the log and the engine.
 
-use super::{MARKS_PER_READ, Surroundings, reports, traced::Turns};
+use super::{
+    MARKS_PER_READ, Surroundings, is_left_over, reconcile, reports, traced::Turns, wants_actor,
+};
 use crate::{
     backend::{self, Backend, Closed, Ended, ExecSpec, Inlet, Input, Outlet, Report, StopMode},
     command::Outcome,
@@ -16,16 +18,22 @@ use tracing::Instrument as _;
 /// Silence after which the turn of a text session is over, where the template does not say.
 const TURN_IDLE: Duration = Duration::from_millis(250);
 
-/// Runs the worker until it ends, is stopped, or the service ends.
+/// Settles what an earlier actor left behind, then runs the worker until it ends, is stopped, or the
+/// service ends.
 pub(super) async fn run<B: Backend>(
     around: &Surroundings<B>,
     worker: &WorkerRef,
     inputs: watch::Receiver<Sequence>,
     stop: watch::Receiver<Option<StopMode>>,
 ) {
-    let Some(state) = around.log.views().worker(&worker.runtime_id, &worker.worker_id) else {
+    let state = || around.log.views().worker(&worker.runtime_id, &worker.worker_id);
+    if let Some(left) = state().filter(|state| is_left_over(state)) {
+        reconcile::settle(around, &left, stop.clone()).await;
+    }
+    let Some(state) = state().filter(|state| wants_actor(state)) else { return };
+    if stop.borrow().is_some() {
         return;
-    };
+    }
     let turns = Turns::default();
     let outlet = LogOutlet { around: around.clone(), worker: worker.clone(), turns: turns.clone() };
     let spec = match spec_of(around, worker, state.spec.template.as_deref()) {

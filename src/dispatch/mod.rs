@@ -9,6 +9,8 @@ mod actor;
 mod preview;
 mod reconcile;
 mod reports;
+#[cfg(test)]
+mod tests;
 mod traced;
 
 pub use preview::{Intent, Preview, preview};
@@ -27,7 +29,7 @@ use parking_lot::RwLock;
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::{broadcast, mpsc, watch},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
 };
 
 /// What dispatch works with.
@@ -77,6 +79,7 @@ const KILLS_WAITING_MAX: usize = 1_024;
 const MARKS_PER_READ: usize = 256;
 
 struct Actor {
+    task: tokio::task::Id,
     inputs: watch::Sender<Sequence>,
     stop: watch::Sender<Option<StopMode>>,
 }
@@ -128,7 +131,7 @@ impl<B: Backend> Dispatch<B> {
         }
         let head = self.around.log.head();
         let mut kills = self.around.kills.0.subscribe();
-        self.take_over(head).await;
+        self.take_over(head);
         let log = Arc::clone(&self.around.log);
         let filter = Filter { runtime: Some(self.around.runtime.clone()), ..Filter::default() };
         let mut follower = Follower::new(log, filter, None, head).holding();
@@ -155,7 +158,7 @@ impl<B: Backend> Dispatch<B> {
                 _ = shutdown.recv() => break,
                 Ok(worker) = kills.recv() => self.kill(&worker),
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
-                    self.actor_ended(ended.ok());
+                    self.actor_ended(ended);
                 }
                 more = follower.wait() => if !more { break },
             }
@@ -163,25 +166,19 @@ impl<B: Backend> Dispatch<B> {
         self.stop_all().await;
     }
 
-    /// Settles what the last run of the service left behind.
-    async fn take_over(&mut self, head: Sequence) {
-        let workers: Vec<Arc<WorkerState>> = {
+    /// Goes on with what the last run of the service left behind. A worker whose process takes its time to end
+    /// keeps no other one waiting.
+    fn take_over(&mut self, head: Sequence) {
+        let workers: Vec<WorkerRef> = {
             let views = self.around.log.views().read();
             let of = views.workers.of(&self.around.runtime, None);
-            of.filter(|worker| worker.spec.template.is_some()).cloned().collect()
+            of.filter(|worker| worker.spec.template.is_some())
+                .filter(|worker| is_left_over(worker) || wants_actor(worker))
+                .map(|worker| address(worker))
+                .collect()
         };
         for worker in workers {
-            let leftover = worker.process.is_some() || worker.open_turn.is_some();
-            let running = worker.status == WorkerStatus::Running;
-            let at_hand = running && worker.child == Child::Ready;
-            let ended_with_inputs = running && worker.pending > 0 && is_over(worker.child);
-            if leftover || at_hand || ended_with_inputs {
-                reconcile::settle(&self.around, &worker).await;
-            }
-            let state = self.around.log.views().worker(&worker.runtime, &worker.worker);
-            if state.is_some_and(|state| wants_actor(&state)) {
-                self.begin(&address(&worker), head);
-            }
+            self.begin(&worker, head);
         }
     }
 
@@ -229,18 +226,25 @@ impl<B: Backend> Dispatch<B> {
         }
         let (inputs, inputs_seen) = watch::channel(seq);
         let (stop, stop_seen) = watch::channel(None);
-        self.actors.insert(worker.clone(), Actor { inputs, stop });
-        let (around, worker) = (self.around.clone(), worker.clone());
-        self.tasks.spawn(async move {
-            actor::run(&around, &worker, inputs_seen, stop_seen).await;
-            worker
+        let (around, of) = (self.around.clone(), worker.clone());
+        let task = self.tasks.spawn(async move {
+            actor::run(&around, &of, inputs_seen, stop_seen).await;
+            of
         });
+        self.actors.insert(worker.clone(), Actor { task: task.id(), inputs, stop });
     }
 
-    fn actor_ended(&mut self, worker: Option<WorkerRef>) {
-        let Some(worker) = worker else {
-            tracing::error!("an actor ended in a panic");
-            return;
+    /// What an actor that ended in a panic left behind is settled by the next one.
+    fn actor_ended(&mut self, ended: Result<WorkerRef, JoinError>) {
+        let worker = match ended {
+            Ok(worker) => worker,
+            Err(error) => {
+                let of = |(_, actor): &(&WorkerRef, &Actor)| actor.task == error.id();
+                let Some((worker, _)) = self.actors.iter().find(of) else { return };
+                let worker = worker.clone();
+                tracing::error!(worker = %worker.worker_id, %error, "an actor ended in a panic; its worker goes on with its next input");
+                worker
+            }
         };
         self.actors.remove(&worker);
         let Some(seq) = self.again.remove(&worker) else { return };
@@ -292,6 +296,15 @@ impl<B: Backend> Dispatch<B> {
             }
         }
     }
+}
+
+/// Whether a worker that has no actor was left as if it had one: at work, at hand, or with inputs that
+/// nobody will take any more.
+fn is_left_over(state: &WorkerState) -> bool {
+    let running = state.status == WorkerStatus::Running;
+    let at_hand = running && state.child == Child::Ready;
+    let inputs_are_left = running && state.pending > 0 && is_over(state.child);
+    state.process.is_some() || state.open_turn.is_some() || at_hand || inputs_are_left
 }
 
 fn is_over(child: Child) -> bool {

@@ -1,6 +1,6 @@
 //! What dispatch would do if it began now, without doing anything.
 
-use super::{address, is_over, wants_actor};
+use super::{address, is_left_over, is_over, wants_actor};
 use crate::{
     log::{Log, ReadFault},
     manifest::Manifest,
@@ -76,9 +76,8 @@ fn of_child(log: &Log, state: &WorkerState, manifest: &Manifest) -> Result<Vec<I
     let Some(template) = &state.spec.template else { return Ok(Vec::new()) };
     let mut intents = Vec::new();
     let running = state.status == WorkerStatus::Running;
-    let leftover = state.process.is_some() || state.open_turn.is_some();
     let over = is_over(state.child);
-    if leftover || running && (state.child == Child::Ready || over && state.pending > 0) {
+    if is_left_over(state) {
         intents.push(intent(state, "settle", Vec::new(), 0));
         let again = manifest.exec_of(template).is_some_and(|exec| exec.rerun_interrupted);
         let input = state.open_turn.and_then(|turn| turn.input);
