@@ -22,7 +22,7 @@ const GATHER: Duration = Duration::from_millis(20);
 const GATHER_BYTES: usize = 4 * 1024 * 1024;
 
 /// What appends and the keeper share. `step` may be held around any of the other locks, and
-/// `work` around `pending`; otherwise no two are held at once. The keeper seals too (`seal.rs`).
+/// `work` around `pending` and what the sealer knows; otherwise no two are held at once. The keeper seals too (`seal.rs`).
 pub(super) struct Kept {
     /// Held while the store is being written.
     step: Mutex<()>,
@@ -210,7 +210,12 @@ impl Kept {
             };
             if stalled || empty {
                 work.idle = true;
-                self.changed.wait(&mut work);
+                // Sealing that has failed is tried again though nothing is appended.
+                match self.sealer.due_at().filter(|_| !stalled) {
+                    None => self.changed.wait(&mut work),
+                    Some(at) if at <= Instant::now() => return Some(Sequence::ZERO),
+                    Some(at) => drop(self.changed.wait_until(&mut work, at)),
+                }
             } else if bytes >= GATHER_BYTES || self.changed.wait_for(&mut work, GATHER).timed_out()
             {
                 return Some(Sequence::ZERO);

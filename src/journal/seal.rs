@@ -19,7 +19,7 @@
 //! every tail does, and makes the time in which a log is opened independent of its length.
 //!
 //! What fails before HEAD is written leaves everything as it was: the store goes on, and sealing is tried
-//! again a few seconds later. If HEAD cannot be written, it is not known which store it names; that is a fault
+//! again a few seconds later, and less and less often. If HEAD cannot be written, it is not known which store it names; that is a fault
 //! like any other of the store, and a recovery ends it.
 
 use super::{
@@ -50,7 +50,7 @@ pub struct SealLimits {
     pub records: u64,
     /// Of blocks, before compression.
     pub bytes: u64,
-    /// How long nothing is sealed after that has failed.
+    /// How long nothing is sealed after that has failed once; twice as long after each further time.
     pub retry: Duration,
 }
 
@@ -59,6 +59,9 @@ impl Default for SealLimits {
         Self { records: 65_536, bytes: 16 * 1024 * 1024, retry: Duration::from_secs(5) }
     }
 }
+
+/// How often the wait after a failure doubles.
+const RETRY_DOUBLINGS: u32 = 6;
 
 /// What sealing needs and knows. `state` is locked alone.
 pub(super) struct Sealer {
@@ -80,6 +83,8 @@ struct State {
     /// The store holds blocks that are sealed.
     outdated: bool,
     not_before: Option<Instant>,
+    /// How often sealing has failed without success in between.
+    failures: u32,
     /// Stores that nobody new reads from, by number.
     retired: Vec<(u32, Arc<Store>)>,
 }
@@ -107,6 +112,7 @@ impl Sealer {
             bytes: tail.bytes,
             outdated: false,
             not_before: None,
+            failures: 0,
             retired: Vec::new(),
         };
         Self {
@@ -137,6 +143,7 @@ impl Sealer {
         state.taken = end;
         state.outdated = false;
         state.not_before = None;
+        state.failures = 0;
     }
 
     /// Whether everything up to the end has come, and nothing of it is to be sealed yet.
@@ -150,9 +157,25 @@ impl Sealer {
         records >= self.limits.records || (records > 0 && state.bytes >= self.limits.bytes)
     }
 
+    /// When there is something to do, if there is.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        let is_due = self.is_due();
+        let state = self.state.lock();
+        (is_due || state.outdated).then(|| state.not_before.unwrap_or_else(Instant::now))
+    }
+
     fn failed(&self, what: &str, why: &dyn std::fmt::Display) {
-        tracing::warn!(error = %why, "{what}; it is tried again soon");
-        self.state.lock().not_before = Some(Instant::now() + self.limits.retry);
+        let mut state = self.state.lock();
+        let wait = self.limits.retry * (1 << state.failures.min(RETRY_DOUBLINGS));
+        state.failures = state.failures.saturating_add(1);
+        state.not_before = Some(Instant::now() + wait);
+        tracing::warn!(error = %why, "{what}; it is tried again in {wait:?}");
+    }
+
+    fn worked(&self) {
+        let mut state = self.state.lock();
+        state.not_before = None;
+        state.failures = 0;
     }
 
     /// Another store has taken the place of this one.
@@ -190,7 +213,10 @@ impl Kept {
         let mut durable = Sequence::ZERO;
         while sealer.is_due() {
             match self.seal(store) {
-                Ok(end) => durable = end,
+                Ok(end) => {
+                    durable = end;
+                    sealer.worked();
+                }
                 Err(error) => {
                     sealer.failed("the log could not be sealed", &error);
                     return Ok(durable);
@@ -259,6 +285,7 @@ impl Kept {
         })();
         let before = switched.map_err(|error| Fault::Io(error.to_string()))?;
         *self.store.write() = Some(Arc::new(fresh));
+        sealer.worked();
         let mut state = sealer.state.lock();
         state.outdated = false;
         state.retired.push((before, Arc::clone(store)));
