@@ -33,6 +33,9 @@ const BUFFER_BYTES: usize = 64 * 1024;
 
 /// How many of the newest checkpoints are all kept; older ones are thinned out with age.
 const NEWEST_KEPT: usize = 3;
+/// No two that follow each other are further apart than this part of the log, as long as they were written
+/// that often: so much is folded at most to tell what was at any moment.
+const LOG_PER_GAP: u64 = 32;
 
 /// The directory of checkpoints.
 #[derive(Clone, Debug)]
@@ -144,15 +147,15 @@ impl Checkpoints {
     }
 
     /// Keeps the newest and the oldest, and of those between only what is needed for each to
-    /// be at most twice as old as the one after it.
+    /// be at most twice as old as the one after it, and for all to lie close enough.
     fn thin_out(&self, head: Sequence) -> io::Result<()> {
         let mut positions = self.positions();
         positions.reverse();
-        let age = |seq: Sequence| head.0.saturating_sub(seq.0);
-        let mut kept_age = 0;
+        let mut newer = head;
         for (n, seq) in positions.iter().enumerate() {
+            let gap_max = (head.0.saturating_sub(newer.0)).min(head.0 / LOG_PER_GAP);
             let older = positions.get(n + 1);
-            let spare = older.is_some_and(|older| age(*older) <= kept_age * 2);
+            let spare = older.is_some_and(|older| newer.0.saturating_sub(older.0) <= gap_max);
             if n >= NEWEST_KEPT && spare {
                 match fs::remove_file(self.path(*seq)) {
                     // It may have expired meanwhile.
@@ -160,7 +163,7 @@ impl Checkpoints {
                     _ => {}
                 }
             } else {
-                kept_age = age(*seq);
+                newer = *seq;
             }
         }
         Ok(())

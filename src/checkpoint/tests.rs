@@ -1,6 +1,6 @@
 //! A checkpoint is used if it is whole and of this history; if not, an older one is.
 
-use super::{Checkpoints, NEWEST_KEPT};
+use super::{Checkpoints, LOG_PER_GAP, NEWEST_KEPT};
 use crate::engine::tests::history::{History, LOG, rebuilt};
 use acta_events::{Digest, LogId, Record, Sequence, sha256};
 use acta_projections::Projections;
@@ -129,7 +129,7 @@ fn a_damaged_one_is_passed_over() {
 fn old_ones_are_thinned_out_and_never_all_gone() {
     let kept = Kept::at(&[]);
     let mut projections = Projections::default();
-    for seq in 1..=300 {
+    for seq in 1..=1_500 {
         let header = acta_events::Header { seq: Sequence(seq), ..kept.records[0].header.clone() };
         projections.apply(&Record::new(header, None).unwrap()).unwrap();
         kept.checkpoints.write(LOG, &projections).unwrap();
@@ -137,12 +137,16 @@ fn old_ones_are_thinned_out_and_never_all_gone() {
         let newest: Vec<_> =
             (seq.saturating_sub(NEWEST_KEPT as u64) + 1..=seq).map(Sequence).collect();
         assert!(positions.ends_with(&newest), "{positions:?}");
-        assert!(positions.len() <= NEWEST_KEPT + 16, "{positions:?}");
-        // Whatever past is asked for, there is one not further back from there than it is old.
+        // Twice what lies evenly, and what lies closer together since it is newer.
+        let even = 2 * LOG_PER_GAP as usize;
+        assert!(positions.len() <= NEWEST_KEPT + even + 16, "{positions:?}");
+        // Whatever past is asked for, there is one not further back from there than it is old, and
+        // that with only a small part of the log between.
         assert_eq!(positions[0], Sequence(1));
         for pair in positions.windows(2) {
             let (age, gap) = (seq - pair[1].0, pair[1].0 - pair[0].0);
             assert!(gap <= age.max(1), "{positions:?}");
+            assert!(gap <= (seq / LOG_PER_GAP).max(1), "{positions:?}");
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     audit::{self, Notary, StoredTiles},
     base::Bases,
     checkpoint::Checkpoints,
-    content::ContentStore,
+    content::{ContentStore, copy_hashed},
     data_dir::DataDir,
     journal::{self, SEGMENTS},
     log::Log,
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeSet, HashMap},
     fs::{self, File},
-    io::{self, Read as _},
+    io::{self, Read as _, Seek as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -58,6 +58,9 @@ pub struct Base {
     /// Its files of the tree that do not change any more.
     #[serde(default)]
     pub tiles: BTreeSet<String>,
+    /// Its checkpoints of the projections by name, with their digests.
+    #[serde(default)]
+    pub checkpoints: HashMap<String, Digest>,
     /// The last record that had expired then.
     #[serde(default)]
     pub expired: Sequence,
@@ -71,12 +74,17 @@ impl Base {
             part.name.starts_with(&format!("{}/level-", audit::TREE))
                 && StoredTiles::is_full(part.bytes)
         };
+        let checkpoints = format!("{CHECKPOINTS}/");
+        let checkpoint = |part: &Part| {
+            part.name.starts_with(&checkpoints).then_some((part.name.clone(), part.sha256?))
+        };
         Self {
             log_id: manifest.log_id,
             sequence: manifest.sequence,
             record: manifest.record,
             segments: manifest.parts.iter().filter_map(segment).collect(),
             tiles: manifest.parts.iter().filter(is_full).map(|part| part.name.clone()).collect(),
+            checkpoints: manifest.parts.iter().filter_map(checkpoint).collect(),
             expired: manifest.expired(),
         }
     }
@@ -219,7 +227,13 @@ impl Plan {
         let checkpoints = Checkpoints::new(data.join(CHECKPOINTS));
         let fits = |seq: &Sequence| expired < *seq && *seq <= sequence;
         for seq in checkpoints.positions().into_iter().filter(fits) {
-            open(&checkpoints.path(seq), &format!("{CHECKPOINTS}/{:020}.ckpt", seq.0), &mut parts)?;
+            let (path, name) = (checkpoints.path(seq), format!("{CHECKPOINTS}/{:020}.ckpt", seq.0));
+            let Some((part, mut file)) = open(&path, &name)? else { continue };
+            // One that was written again is another file, though it says the same.
+            let known = base.and_then(|base| base.checkpoints.get(&name));
+            let in_base = known.is_some() && known == Some(&at(&path, digest_of(&mut file))?);
+            let source = if in_base { Source::InBase } else { Source::Open(file) };
+            parts.push((Part { in_base, ..part }, source));
         }
         if let Some(tiles) = tiles.filter(|tiles| tiles.size <= sequence.0) {
             for (name, bytes) in tiles.levels {
@@ -396,21 +410,28 @@ fn ancestors(dir: &Path, parts: &mut Vec<(Part, Source)>) -> Result<(), Snapshot
         let epoch = entry.file_name().to_string_lossy().into_owned();
         for name in [audit::CHECKPOINT, VERIFIER] {
             let path = entry.path().join(name);
-            open(&path, &format!("{}/{epoch}/{name}", audit::ANCESTORS), parts)?;
+            let opened = open(&path, &format!("{}/{epoch}/{name}", audit::ANCESTORS))?;
+            parts.extend(opened.map(|(part, file)| (part, Source::Open(file))));
         }
     }
     Ok(())
 }
 
 /// Opens a file, unless it has just been removed: checkpoints are thinned out with age.
-fn open(path: &Path, name: &str, parts: &mut Vec<(Part, Source)>) -> Result<(), SnapshotError> {
+fn open(path: &Path, name: &str) -> Result<Option<(Part, File)>, SnapshotError> {
     let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => at(path, other)?,
     };
     let bytes = at(path, file.metadata())?.len();
-    parts.push((Part::new(name, bytes), Source::Open(file)));
-    Ok(())
+    Ok(Some((Part::new(name, bytes), file)))
+}
+
+/// Of all of a file, which can be read from its beginning again.
+fn digest_of(file: &mut File) -> io::Result<Digest> {
+    let digest = copy_hashed(file, &mut io::sink())?;
+    file.rewind()?;
+    Ok(digest)
 }
 
 /// The contents in files that the base does not have.

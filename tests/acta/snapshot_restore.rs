@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -435,6 +436,14 @@ async fn a_snapshot_on_top_of_another_is_as_good_as_a_whole_one() {
         assert_eq!(first.get(name), second.get(name), "{name}");
     }
     assert!(first.keys().any(|name| name.starts_with("segments/")), "{first:?}");
+    // What the base has of the views is not sent again: it is one more name of the same file.
+    let of_views: Vec<_> = first.keys().filter(|name| name.starts_with("checkpoints/")).collect();
+    assert!(!of_views.is_empty(), "{first:?}");
+    for name in of_views {
+        assert_eq!(first.get(name), second.get(name), "{name}");
+        let file = |dir: &Path| fs::metadata(dir.join(name)).unwrap().ino();
+        assert_eq!(file(&base), file(&on_base), "{name}");
+    }
     let root = service.root();
     let ran = alone(root, &["snapshot", "verify", text(&file)]).await;
     assert!(ran.code == 1 && ran.stderr.contains("--base"), "{ran:?}");
