@@ -19,7 +19,10 @@ use std::{
     fs::{self, File},
     io,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -64,6 +67,8 @@ pub(super) struct FailingDisk {
     commit_syncs_left: Mutex<Option<u32>>,
     /// Fails at this step of sealing.
     pub(super) seal_fails: Mutex<Option<SealStep>>,
+    /// How often it has.
+    pub(super) seal_failures: AtomicU64,
 }
 
 fn count_down(left: &Mutex<Option<u32>>) -> io::Result<()> {
@@ -98,6 +103,7 @@ impl Disk for FailingDisk {
 
     fn before_seal(&self, step: SealStep) -> io::Result<()> {
         if *self.seal_fails.lock() == Some(step) {
+            self.seal_failures.fetch_add(1, Ordering::Relaxed);
             return Err(io::Error::other("input/output error"));
         }
         Ok(())
