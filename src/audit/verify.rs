@@ -108,6 +108,8 @@ pub struct Verdict {
     pub erased: Vec<Erasure>,
     /// How many further ones are not told of.
     pub erased_more: u64,
+    /// Records whose content is still there although it was ordered to be erased, the first of them.
+    pub not_erased: Vec<Sequence>,
     /// What was signed.
     pub signed: Vec<Held>,
     /// In the order in which they were found.
@@ -253,7 +255,10 @@ impl Verification {
         contents: Option<&ContentStore>,
     ) -> Result<(), TreeError> {
         let (first, last) = (block.first(), block.last());
-        if !self.gapless && first > self.position.next() {
+        let next = self.position.next();
+        if first > next && self.gapless {
+            self.unreadable(next, Sequence(first.0 - 1), "there is no block with them");
+        } else if first > next {
             // What could not be read goes up to here.
             self.extend(first);
         }
@@ -363,6 +368,22 @@ impl Verification {
         Ok(())
     }
 
+    /// What comes in one piece ends with what was signed: whatever is behind that was signed by nobody, and no
+    /// order to erase in it counts. To be called behind the last block.
+    pub fn ends_with(&mut self, newest: &SignedCheckpoint) {
+        let (signed, size) = (newest.size(), self.tree.size());
+        if signed >= size {
+            return;
+        }
+        self.erasures.forget_behind(Sequence(signed));
+        let what = format!(
+            "signed by nobody: the newest checkpoint covers {signed} records, and nothing is ever \
+             written behind it"
+        );
+        let (first, last) = (Some(Sequence(signed + 1)), Some(Sequence(size)));
+        self.problem(Problem { kind: Kind::Contradicted, first, last, what });
+    }
+
     /// Compares the log with what was signed, the tiles in a directory with the log, and tells
     /// what came of it all.
     pub fn finish(
@@ -388,9 +409,9 @@ impl Verification {
                 self.problem(Problem { kind: Kind::Damaged, first: None, last: None, what });
             }
         }
-        let (erased, erased_more, unordered) = std::mem::take(&mut self.erasures).finish();
+        let erasures = std::mem::take(&mut self.erasures).finish();
         if self.gapless {
-            for (first, last) in unordered {
+            for (first, last) in erasures.unordered {
                 self.damaged(first, last, "erased, but no record says by whose order");
             }
         }
@@ -423,8 +444,9 @@ impl Verification {
             index_runs: self.index_runs,
             contents: self.contents,
             expired: self.projections.lineage.expired().cloned(),
-            erased,
-            erased_more,
+            erased: erasures.told,
+            erased_more: erasures.more,
+            not_erased: erasures.unheeded,
             signed: held,
             problems: self.problems,
             untold: self.untold,

@@ -5,13 +5,14 @@ use super::{
     output::{Format, Output, note, table, with_causes},
     progress::Progress,
     status::size,
+    tail::interrupted,
     verify::{self, Unverified},
 };
 use crate::{
     audit::VerifierKey,
     snapshot::{self, Base, Checked, Received, Receiver, Snapshot, SnapshotError},
 };
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::{
@@ -114,15 +115,22 @@ pub(super) async fn create(
     ))
 }
 
-/// Takes one.
+/// Takes one. Nothing is left of one that is interrupted.
 pub(super) async fn take(target: &Path, base: Option<&Path>, client: &Client) -> Result<Received> {
+    tokio::select! {
+        received = attempts(target, base, client) => received,
+        () = interrupted() => bail!("it was interrupted; nothing is left of it"),
+    }
+}
+
+async fn attempts(target: &Path, base: Option<&Path>, client: &Client) -> Result<Received> {
     let mut base = base.map(Snapshot::open).transpose()?;
     let body = json!({ "base": base.as_ref().map(|base| Base::of(base.manifest())) });
     for attempt in 1.. {
         let mut receiver = Receiver::new(target, base.take())?;
-        let received = receive(&mut receiver, &body, client).await;
-        let error = match received {
-            Ok(()) => return Ok(receiver.finish()?),
+        let error = match receive(&mut receiver, &body, client).await {
+            Ok(()) if receiver.is_complete() => return Ok(receiver.finish()?),
+            Ok(()) => SnapshotError::Again("the service broke off before its end".into()).into(),
             Err(error) => error,
         };
         base = receiver.abandon();
@@ -132,7 +140,7 @@ pub(super) async fn take(target: &Path, base: Option<&Path>, client: &Client) ->
         note(&format!("{}; it begins again", with_causes(&error)));
         tokio::time::sleep(PAUSE * attempt).await;
     }
-    anyhow::bail!("no attempt was made")
+    bail!("no attempt was made")
 }
 
 fn may_pass(error: &anyhow::Error) -> bool {

@@ -231,6 +231,12 @@ fn table(verdict: &Verdict, seconds: f64, rate: f64, out: &mut Output) -> Result
         };
         out.line(&format!("signed     {} checkpoint, {} records: {said}", held.which, held.size))?;
     }
+    if let Some(signed) = verdict.signed.iter().map(|held| held.size).max()
+        && signed < verdict.size
+    {
+        let (first, last) = (signed + 1, verdict.size);
+        out.line(&format!("unsigned   records {first} to {last}: no checkpoint covers them yet"))?;
+    }
     if verdict.signed.is_empty() {
         out.line("signed     nothing: whether the end is missing cannot be told")?;
     }
@@ -248,6 +254,12 @@ fn table(verdict: &Verdict, seconds: f64, rate: f64, out: &mut Output) -> Result
     }
     if verdict.erased_more > 0 {
         out.line(&format!("erased     and {} more", verdict.erased_more))?;
+    }
+    for record in &verdict.not_erased {
+        out.line(&format!(
+            "to erase   record {record}: its erasure was ordered, and its content is still there; the \
+             next start of the service erases it"
+        ))?;
     }
     for problem in &verdict.problems {
         let place = match (problem.first, problem.last) {

@@ -27,7 +27,8 @@ pub struct Intent {
     pub records: Vec<Sequence>,
     /// How many there are.
     pub count: u64,
-    /// Where messages would be posted to: the origin only, since a URL may have a secret part.
+    /// Where messages would be posted to: the origin only, since a URL may have a secret part. None of an agent
+    /// that comes for them itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
 }
@@ -111,12 +112,12 @@ fn inputs(log: &Log, state: &WorkerState) -> Result<Vec<Sequence>, ReadFault> {
     Ok(found)
 }
 
-/// The messages that would be posted to an agent.
+/// The messages that would be posted to an agent, or given to it when it asks.
 fn of_agent(state: &WorkerState) -> Option<Intent> {
     let agent = state.external.as_ref().filter(|_| state.status == WorkerStatus::Running)?;
-    let url = agent.delivery.url.as_ref()?;
     let records: Vec<_> = agent.waiting.iter().take(RECORDS_MAX).copied().collect();
     let count = agent.waiting.len() as u64;
-    let to = reqwest::Url::parse(url).ok().map(|url| url.origin().ascii_serialization());
+    let url = agent.delivery.url.as_ref().and_then(|url| reqwest::Url::parse(url).ok());
+    let to = url.map(|url| url.origin().ascii_serialization());
     (count > 0).then(|| Intent { to, ..intent(state, "deliver", records, count) })
 }

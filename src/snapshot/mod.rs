@@ -21,6 +21,7 @@
 //! further names of the same files, so that either can be removed without the other; in a file, it
 //! is named, and needed again to restore.
 
+mod claim;
 mod indexing;
 mod list;
 mod manifest;
@@ -103,7 +104,9 @@ pub enum SnapshotError {
         asked: String,
     },
     /// Another process is at it.
-    #[error("another process restores to {0} at the moment")]
+    #[error(
+        "another process is making {0} at the moment; wait until it is done, or name another place"
+    )]
     Busy(PathBuf),
     /// A data directory cannot be made.
     #[error(transparent)]

@@ -18,7 +18,7 @@ use crate::{
     checkpoint::Checkpoints,
     content::{ContentStore, copy_hashed},
     data_dir::DataDir,
-    journal::{self, SEGMENTS},
+    journal::{self, ListedSegment, SEGMENTS},
     log::Log,
 };
 use acta_events::{Digest, LogId, Sequence, Timestamp};
@@ -178,6 +178,18 @@ impl Plan {
         created: Timestamp,
         base: Option<&Base>,
     ) -> Result<Self, SnapshotError> {
+        let expired = log.expired_through();
+        Self::made(log, notary, data, created, base)
+            .map_err(|error| unless_expired(log, expired, error))
+    }
+
+    fn made(
+        log: &Arc<Log>,
+        notary: &Notary,
+        data: &Path,
+        created: Timestamp,
+        base: Option<&Base>,
+    ) -> Result<Self, SnapshotError> {
         let orders = Orders::of(log);
         if !log.watch_erased().borrow().has_all(orders.newest) {
             return Err(SnapshotError::Again("a content is being erased".into()));
@@ -211,6 +223,7 @@ impl Plan {
         parts.extend(log_base);
         segments.retain(|segment| expired < segment.first && segment.last <= sequence);
         let sealed = segments.last().map_or(expired, |segment| segment.last);
+        all_there(&segments, expired)?;
         for segment in segments {
             let name = format!("{SEGMENTS}/{}", segment.name());
             let digest = segment.content.as_ref().map(|content| content.digest);
@@ -295,8 +308,14 @@ impl Plan {
         let end = opening.manifest.sequence;
         let mut position = sealed;
         while position < end {
-            let read = log.framed_blocks_through(position, end).map_err(SnapshotError::from)?;
-            let (mut frames, last) = read;
+            let read = log.framed_blocks_through(position, end).map_err(SnapshotError::from);
+            let (mut frames, last) = match read {
+                Err(error) => match unless_expired(&log, opening.expired, error) {
+                    SnapshotError::Again(why) => return send(line(&Ending::Again(why))),
+                    error => return Err(error.into()),
+                },
+                Ok(read) => read,
+            };
             if last <= position {
                 return send(line(&Ending::Again(format!("the blocks after {position} are gone"))));
             }
@@ -317,6 +336,30 @@ impl Plan {
         };
         send(line(&ending))
     }
+}
+
+/// What could not be read since it has expired meanwhile is a reason to begin again.
+fn unless_expired(log: &Log, expired: Sequence, error: SnapshotError) -> SnapshotError {
+    if log.expired_through() > expired && !matches!(error, SnapshotError::Base(_)) {
+        return SnapshotError::Again("history has expired meanwhile".into());
+    }
+    error
+}
+
+/// Segments follow one another. One that is missing is in no snapshot, and nothing else would tell.
+fn all_there(segments: &[ListedSegment], expired: Sequence) -> Result<(), SnapshotError> {
+    let mut end = expired;
+    for segment in segments {
+        if segment.first != end.next() {
+            let (first, last) = (end.next(), Sequence(segment.first.0.saturating_sub(1)));
+            return Err(SnapshotError::Again(format!(
+                "records {first} to {last} are in no file below {SEGMENTS}/. If that is said again, \
+                 stop the service and put the file back, or restore an earlier snapshot"
+            )));
+        }
+        end = segment.last;
+    }
+    Ok(())
 }
 
 /// The base of a log whose beginning has expired, and the last record that has.
@@ -392,6 +435,10 @@ fn record_digest(log: &Log, seq: Sequence) -> Result<Digest, SnapshotError> {
 fn check_base(log: &Log, base: &Base, end: Sequence) -> Result<(), SnapshotError> {
     if base.log_id != log.id() {
         return Err(SnapshotError::Base("it is of another log".into()));
+    }
+    if base.sequence <= log.expired_through() {
+        let what = format!("record {}, where it ends, has expired here", base.sequence);
+        return Err(SnapshotError::Base(what));
     }
     if base.sequence > end || record_digest(log, base.sequence)? != base.record {
         let what = format!("record {} of it is not in this log", base.sequence);

@@ -74,6 +74,24 @@ impl Snapshot {
         self.file.is_none().then(|| self.path.join(&part.name))
     }
 
+    /// Whether there is as much of a part as there should be. What it says is not looked at.
+    pub(super) fn look_for(&self, part: &Part) -> Result<(), SnapshotError> {
+        let found = match &self.file {
+            Some(file) => at(&self.path, file.metadata())?
+                .len()
+                .checked_sub(part.at.unwrap_or(0))
+                .is_some_and(|rest| rest >= part.bytes),
+            None => {
+                let is_whole = |it: fs::Metadata| it.is_file() && it.len() == part.bytes;
+                fs::symlink_metadata(self.path.join(&part.name)).is_ok_and(is_whole)
+            }
+        };
+        let (name, path) = (&part.name, self.path.display());
+        found.then_some(()).ok_or_else(|| {
+            SnapshotError::Damaged(format!("part {name} of {path} is missing, or cut short"))
+        })
+    }
+
     /// Copies a part, and checks that it is what was written.
     pub fn copy(&self, part: &Part, out: &mut impl Write) -> Result<(), SnapshotError> {
         if part.in_base {

@@ -1,7 +1,9 @@
 //! Writes what a service sends, and takes its digests.
 
 use super::{
-    CONTENT, Manifest, Part, Snapshot, SnapshotError, at, parent,
+    CONTENT, Manifest, Part, Snapshot, SnapshotError, at,
+    claim::claim,
+    parent,
     plan::{Ending, Opening},
     sync_directories, unfinished,
 };
@@ -61,8 +63,8 @@ pub struct Receiver {
     target: PathBuf,
     stage: PathBuf,
     kind: Target,
-    /// Of a snapshot in one file.
-    file: Option<File>,
+    /// The stage, which is nobody else's for as long as this is open.
+    claim: File,
     written: u64,
     base: Option<Snapshot>,
     opening: Option<Opening>,
@@ -70,6 +72,17 @@ pub struct Receiver {
     sent: u64,
     in_base: usize,
     state: State,
+    /// It is where it belongs.
+    is_done: bool,
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        if !self.is_done {
+            // The next attempt says so if it is in the way.
+            let _ = discard(&self.stage);
+        }
+    }
 }
 
 impl Receiver {
@@ -80,23 +93,22 @@ impl Receiver {
             return Err(SnapshotError::Exists(target.into()));
         }
         let (stage, kind) = (unfinished(target)?, Target::of(target));
-        let dir = parent(target);
-        at(dir, DirBuilder::new().recursive(true).mode(0o700).create(dir))?;
-        discard(&stage)?;
-        let mut file = None;
-        match kind {
-            Target::Directory => at(&stage, DirBuilder::new().mode(0o700).create(&stage))?,
-            Target::File => {
-                let mut begun = at(&stage, create(&stage))?;
-                at(&stage, begun.write_all(FILE_BEGIN))?;
-                file = Some(begun);
-            }
+        if base.as_ref().is_some_and(|base| base.manifest().parts.iter().any(|part| part.in_base)) {
+            let why = "it has only what another one before it lacks, and cannot be read alone";
+            return Err(SnapshotError::Base(why.into()));
+        }
+        let mut claim = claim(&stage, target, kind)?;
+        if target.exists() {
+            return Err(SnapshotError::Exists(target.into()));
+        }
+        if kind == Target::File {
+            at(&stage, claim.write_all(FILE_BEGIN))?;
         }
         Ok(Self {
             target: target.into(),
             stage,
             kind,
-            file,
+            claim,
             written: FILE_BEGIN.len() as u64,
             base,
             opening: None,
@@ -104,6 +116,7 @@ impl Receiver {
             sent: 0,
             in_base: 0,
             state: State::Line(Vec::new()),
+            is_done: false,
         })
     }
 
@@ -184,9 +197,9 @@ impl Receiver {
             })?;
             return self.take_from_base(known);
         }
-        let out = match (self.kind, &self.file) {
-            (Target::File, Some(file)) => file.try_clone()?,
-            _ => self.make(&part.name)?,
+        let out = match self.kind {
+            Target::File => self.claim.try_clone()?,
+            Target::Directory => self.make(&part.name)?,
         };
         let (left, hasher) = (part.bytes, Sha256::new());
         self.state = State::Part { part: Box::new(part), left, hasher, out: BufWriter::new(out) };
@@ -230,28 +243,38 @@ impl Receiver {
     }
 
     /// A part that is in the base: in a directory a further name of its file, or a copy.
-    fn take_from_base(&mut self, part: Part) -> Result<(), SnapshotError> {
+    fn take_from_base(&mut self, known: Part) -> Result<(), SnapshotError> {
         self.in_base += 1;
-        let mut part = Part { at: None, in_base: self.kind == Target::File, ..part };
-        if let (Target::Directory, Some(base)) = (self.kind, &self.base) {
-            part.in_base = false;
-            let path = self.stage.join(&part.name);
-            let dir = parent(&path);
-            at(dir, DirBuilder::new().recursive(true).mode(0o700).create(dir))?;
-            let linked = base.file_of(&part).is_some_and(|file| fs::hard_link(file, &path).is_ok());
-            if !linked {
-                let mut file = at(&path, create(&path))?;
-                base.copy(&part, &mut file)?;
-                at(&path, file.sync_all())?;
+        let mut part = Part { at: None, in_base: self.kind == Target::File, ..known.clone() };
+        if let Some(base) = &self.base {
+            // Whether its bytes are what was written, only `acta snapshot verify` looks at.
+            base.look_for(&known)?;
+            if self.kind == Target::Directory {
+                part.in_base = false;
+                let path = self.stage.join(&part.name);
+                let dir = parent(&path);
+                at(dir, DirBuilder::new().recursive(true).mode(0o700).create(dir))?;
+                let linked =
+                    base.file_of(&known).is_some_and(|file| fs::hard_link(file, &path).is_ok());
+                if !linked {
+                    let mut file = at(&path, create(&path))?;
+                    base.copy(&known, &mut file)?;
+                    at(&path, file.sync_all())?;
+                }
             }
         }
         self.parts.push(part);
         Ok(())
     }
 
+    /// Whether all of it has come.
+    pub fn is_complete(&self) -> bool {
+        matches!(self.state, State::Complete)
+    }
+
     /// Puts it where it belongs, if all of it has come.
     pub fn finish(mut self) -> Result<Received, SnapshotError> {
-        if !matches!(self.state, State::Complete) {
+        if !self.is_complete() {
             return Err(SnapshotError::Protocol("it ends before it is complete".into()));
         }
         let opening = self.opening.take();
@@ -260,21 +283,26 @@ impl Receiver {
         };
         manifest.parts = std::mem::take(&mut self.parts);
         let encoded = manifest.encode().map_err(|error| io::Error::other(error.to_string()))?;
-        match &mut self.file {
-            Some(file) => {
+        match self.kind {
+            Target::File => {
+                let file = &mut self.claim;
                 file.write_all(&encoded)?;
                 file.write_all(&(encoded.len() as u64).to_be_bytes())?;
                 file.write_all(FILE_END)?;
                 at(&self.stage, file.sync_all())?;
             }
-            None => {
+            Target::Directory => {
                 let path = self.stage.join(Manifest::NAME);
                 let mut file = at(&path, create(&path))?;
                 at(&path, file.write_all(&encoded).and_then(|()| file.sync_all()))?;
                 at(&self.stage, sync_directories(&self.stage))?;
             }
         }
+        if self.target.exists() {
+            return Err(SnapshotError::Exists(self.target.clone()));
+        }
         at(&self.target, fs::rename(&self.stage, &self.target))?;
+        self.is_done = true;
         let dir = parent(&self.target);
         at(dir, File::open(dir).and_then(|dir| dir.sync_all()))?;
         Ok(Received { manifest, sent: self.sent, in_base: self.in_base })
@@ -282,9 +310,6 @@ impl Receiver {
 
     /// Removes what has been written so far, and gives the base back for another attempt.
     pub fn abandon(mut self) -> Option<Snapshot> {
-        self.file = None;
-        // The next attempt says so if it is in the way.
-        let _ = discard(&self.stage);
         self.base.take()
     }
 }

@@ -13,9 +13,10 @@
 
 use super::{
     CHECKPOINTS, CONTENT, Checked, INDEX, Manifest, Snapshot, SnapshotError, TAIL, VERIFIER, at,
+    claim::claim,
     indexing::Indexing,
     parent,
-    receive::discard,
+    receive::{Target, discard},
     sync_directories, unfinished,
     verify::{tail_files, verify},
 };
@@ -33,7 +34,7 @@ use acta_events::{
 use bytes::Bytes;
 use std::{
     collections::HashSet,
-    fs::{self, DirBuilder, File, TryLockError},
+    fs::{self, DirBuilder, File},
     io::{self, BufReader},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
@@ -104,8 +105,9 @@ pub fn stage(
     }
     let stage = unfinished(target)?;
     refuse_existing(target)?;
-    clean(&stage, target)?;
-    let guard = Stage { path: stage.clone(), is_done: false };
+    let claim = claim(&stage, target, Target::Directory)?;
+    let guard = Stage { path: stage.clone(), is_done: false, _claim: claim };
+    refuse_existing(target)?;
     let data = DataDir::create(&stage, manifest.log_id, manifest.created)?;
     snapshot.unpack(&stage, |done| each("copying", done))?;
     let (expired, base) = begin_of(&stage, manifest, cut)?;
@@ -194,6 +196,8 @@ impl Staged {
 struct Stage {
     path: PathBuf,
     is_done: bool,
+    /// Nobody else has the place.
+    _claim: File,
 }
 
 impl Drop for Stage {
@@ -215,16 +219,6 @@ fn refuse_existing(target: &Path) -> Result<(), SnapshotError> {
         },
         Err(_) => Err(SnapshotError::Exists(target.into())),
     }
-}
-
-/// Removes what an earlier attempt left, unless it is still at it.
-fn clean(stage: &Path, target: &Path) -> Result<(), SnapshotError> {
-    if let Ok(lock) = File::open(stage.join("lock"))
-        && matches!(lock.try_lock(), Err(TryLockError::WouldBlock))
-    {
-        return Err(SnapshotError::Busy(target.into()));
-    }
-    discard(stage)
 }
 
 /// What is found out as the blocks pass.

@@ -141,7 +141,8 @@ impl Job {
             let received = job.take_on(before.as_deref(), &ended);
             // It may be from before a restore, or damaged.
             let received = match (received, before) {
-                (Err(SnapshotError::Base(_) | SnapshotError::Damaged(_)), Some(_)) => {
+                (Err(error @ (SnapshotError::Base(_) | SnapshotError::Damaged(_))), Some(_)) => {
+                    tracing::warn!(%error, "a whole snapshot is taken, on top of nothing");
                     job.take_on(None, &ended)?
                 }
                 (received, _) => received?,
@@ -182,13 +183,7 @@ impl Job {
             true => Err(SnapshotError::Again("the service ends".into())),
             false => receiver.feed(&bytes),
         });
-        match received {
-            Ok(()) => receiver.finish(),
-            Err(error) => {
-                receiver.abandon();
-                Err(error)
-            }
-        }
+        received.and_then(|()| receiver.finish())
     }
 }
 

@@ -71,6 +71,9 @@ pub fn verify(
         let what = format!("it goes up to {position}, and should up to {}", manifest.sequence);
         walk.tell(Kind::Damaged, what);
     }
+    if let Some((_, newest)) = signed.iter().find(|(which, _)| *which == "newest") {
+        walk.verification.ends_with(newest);
+    }
     signed.extend(walk.ancestors(dir)?);
     let verdict = walk.verification.finish(&signed, Some(&dir.join(audit::TREE)))?;
     Ok(Checked { verdict, verifier })

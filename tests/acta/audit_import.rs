@@ -218,3 +218,52 @@ async fn contents_are_given_as_they_are_stored() {
     let observer = service.with_token(token["token"].as_str().unwrap());
     observer.get("/v1/contents?seq=1").await.refused(403, "forbidden");
 }
+
+/// The last frame of an archive: what was signed.
+fn checkpoint_frame(archive: &[u8]) -> usize {
+    let is_frame = |at: &usize| {
+        let (kind, rest) = archive[*at..].split_first().unwrap();
+        let len = rest.first_chunk().map(|len| u64::from_be_bytes(*len));
+        *kind == 3 && len == Some(rest.len() as u64 - 8)
+    };
+    (0..archive.len() - 9).rev().find(is_frame).expect("a checkpoint")
+}
+
+/// Whoever has no key can write more records behind what was signed, and orders to erase among them.
+#[tokio::test]
+async fn what_nobody_signed_is_in_no_archive() {
+    let mut service = Service::start().await;
+    let worker = service.spawn("echo").await;
+    let input = said(&service, &worker, "what was said", 0).await;
+    let key = service.acta(&["key", "show", "--data", service.data().to_str().unwrap()]).await;
+    let key = key.ok().to_owned();
+    let export = async |name: &str| {
+        let path = service.root().join(name);
+        service.acta(&["export", "--format", "archive", path.to_str().unwrap()]).await.ok();
+        path
+    };
+    let before = export("before.acta").await;
+    let signed = service.head().await;
+    let order = json!({"sequence": input, "reason": "nobody said so"});
+    service.post("/v1/redactions", &order).await.ok();
+    let after = export("after.acta").await;
+    service.stop().await;
+    let (before, mut forged) = (fs::read(before).unwrap(), fs::read(&after).unwrap());
+    forged.truncate(checkpoint_frame(&forged));
+    forged.extend_from_slice(&before[checkpoint_frame(&before)..]);
+    fs::write(&after, forged).unwrap();
+    let home = service.root();
+    let archive = after.to_str().unwrap();
+    let ran = acta(home, &["verify", "-o", "json", archive, "--key", &key]).await;
+    assert_eq!(ran.code, 4, "{ran:?}");
+    let verdict: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&verdict["erased"], verdict["intact"].as_bool()), (&json!([]), Some(false)));
+    let problems = verdict["problems"].as_array().unwrap();
+    let beyond = problems.iter().find(|it| it["first"] == signed + 1).expect("a problem there");
+    assert!(beyond["what"].as_str().unwrap().contains("signed by nobody"), "{verdict}");
+    assert!(problems.iter().any(|it| it["first"] == input), "{verdict}");
+    let data = home.join("imported");
+    let args = ["import", archive, "--data", data.to_str().unwrap(), "--key", &key];
+    let ran = acta(home, &args).await;
+    assert!(ran.code == 4 && !data.exists(), "{ran:?}");
+}

@@ -75,5 +75,6 @@ mod registry_spawn;
 mod registry_workers;
 mod retain_history;
 mod retain_power;
+mod snapshot_apart;
 mod snapshot_restore;
 mod tidy;

@@ -354,6 +354,38 @@ async fn snapshots_carry_the_base_along() {
     }
 }
 
+/// Of a snapshot whose end has expired here nothing can be told any more: a whole one is taken.
+#[tokio::test]
+async fn a_snapshot_whose_end_has_expired_is_nothing_to_build_upon() {
+    let (mut service, ..) = old().await;
+    let dir = service.root().join("snapshots");
+    let by_clock = [SMALL[0], SMALL[1], "--snapshot-dir", text(&dir), "--snapshot-every-s", "1"];
+    let base = service.root().join("base");
+    create(&service, &base, &[]).await;
+    service.stop().await;
+    service.set_args(by_clock);
+    service.restart().await;
+    let taken = || fs::read_dir(&dir).into_iter().flatten().map(|it| it.unwrap().file_name());
+    eventually("one is taken by the clock", || async { taken().next().map(drop) }).await;
+    service.stop().await;
+    service.set_args(SMALL);
+    service.restart().await;
+    let end = service.head().await;
+    fill(&service, end + 3 * SEGMENT).await;
+    expire(&mut service, end).await;
+    let next = service.root().join("next");
+    let ran = service.acta(&["snapshot", "create", text(&next), "--base", text(&base)]).await;
+    assert!(ran.code == 1 && ran.stderr.contains("Take one without --base"), "{ran:?}");
+    service.stop().await;
+    service.set_args(by_clock);
+    let before: Vec<_> = taken().collect();
+    service.restart().await;
+    eventually("the next one is taken by the clock", || async {
+        taken().find(|name| !before.contains(name) && !name.to_string_lossy().starts_with('.'))
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn what_is_still_needed_holds_history_up() {
     let mut service = Options::default().arg(SMALL[0]).arg(SMALL[1]).start().await;

@@ -394,7 +394,7 @@ async fn a_redaction_meanwhile_leaves_nothing_in_the_snapshot() {
 }
 
 /// A stopped service on a generated history with a segment and a tail.
-async fn sealed(records: u64) -> Service {
+pub async fn sealed(records: u64) -> Service {
     let mut service = Service::start().await;
     service.stop().await;
     fs::remove_dir_all(service.data()).unwrap();

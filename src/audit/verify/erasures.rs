@@ -30,8 +30,8 @@ pub(crate) struct Erasures {
     unordered: BTreeMap<Sequence, Sequence>,
     /// What was ordered to be erased.
     ordered: BTreeSet<Sequence>,
-    /// Whether a content was there although it was ordered to be erased later on.
-    unheeded: bool,
+    /// Records whose content was there although it was ordered to be erased later on.
+    unheeded: BTreeSet<Sequence>,
     told: Vec<Erasure>,
     more: u64,
 }
@@ -44,7 +44,7 @@ impl Erasures {
 
     /// Whether a content was seen that an order seen later takes away: it was given before that.
     pub(crate) fn has_unheeded(&self) -> bool {
-        self.unheeded
+        !self.unheeded.is_empty()
     }
 
     pub(crate) fn take_in(&mut self, record: &Record) {
@@ -55,7 +55,9 @@ impl Erasures {
         let Event::ContentRedacted(redacted) = &record.header.event else { return };
         let was_erased = self.remove(redacted.sequence);
         // Another order for the same content has nothing left to take away.
-        self.unheeded |= self.ordered.insert(redacted.sequence) && !was_erased;
+        if self.ordered.insert(redacted.sequence) && !was_erased {
+            self.unheeded.insert(redacted.sequence);
+        }
         if self.told.len() >= TOLD_MAX {
             self.more += 1;
             return;
@@ -73,6 +75,13 @@ impl Erasures {
             at: record.header.time,
             reason,
         });
+    }
+
+    /// What was ordered behind a record was ordered by nobody.
+    pub(super) fn forget_behind(&mut self, last: Sequence) {
+        for erasure in self.told.extract_if(.., |erasure| erasure.sequence > last) {
+            self.unordered.insert(erasure.record, erasure.record);
+        }
     }
 
     /// Records come in order, so that a new one is behind all others.
@@ -99,10 +108,22 @@ impl Erasures {
         true
     }
 
-    /// What is told of, how many more there are, and the ranges without an order.
-    pub(super) fn finish(self) -> (Vec<Erasure>, u64, BTreeMap<Sequence, Sequence>) {
-        (self.told, self.more, self.unordered)
+    /// What came of it.
+    pub(super) fn finish(self) -> Found {
+        let Self { unordered, unheeded, told, more, .. } = self;
+        Found { told, more, unordered, unheeded: unheeded.into_iter().take(TOLD_MAX).collect() }
     }
+}
+
+/// What was found of erased contents.
+pub(super) struct Found {
+    pub(super) told: Vec<Erasure>,
+    /// How many more there are.
+    pub(super) more: u64,
+    /// Ranges of records that are erased without an order, last by first.
+    pub(super) unordered: BTreeMap<Sequence, Sequence>,
+    /// Records whose content is there although there is an order, the first of them.
+    pub(super) unheeded: Vec<Sequence>,
 }
 
 #[cfg(test)]

@@ -64,6 +64,9 @@ pub(in crate::cli) fn check<S: ArchiveSink<Error = anyhow::Error>>(
             None
         }
     };
+    if let Some(newest) = &newest {
+        verification.ends_with(newest);
+    }
     let mut signed = Vec::new();
     signed.extend(newest.clone().map(|newest| ("newest", newest)));
     signed.extend(earlier.map(|earlier| ("earlier", earlier)));

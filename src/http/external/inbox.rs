@@ -145,12 +145,15 @@ pub(super) async fn poll(
     let deadline = tokio::time::Instant::now() + asked.wait;
     loop {
         let state = worker(&app, &address)?;
-        let page = page(&app, &state, &asked).await?;
+        // What it would do now, it may have done after the snapshot that the service was restored from.
+        let is_held = is_agent(&caller, &address) && app.log.views().read().lineage.is_paused();
+        let page = if is_held { Vec::new() } else { page(&app, &state, &asked).await? };
         if !page.is_empty() || asked.wait.is_zero() {
             return Ok(answer(&page));
         }
         let more = tokio::select! {
             changed = news.changed() => changed.is_ok(),
+            () = app.log.until_resumed(), if is_held => true,
             () = app.shutdown.begun() => false,
             () = tokio::time::sleep_until(deadline) => false,
         };
