@@ -106,6 +106,22 @@ async fn a_sealed_history_is_read_as_one_and_damage_of_it_is_named() {
     let (status, said) = service.restart_refused().await;
     assert_eq!(status.code(), Some(1));
     assert!(said.contains(&format!("records {seam} to {last} are damaged")), "{said}");
+
+    // And the one before it is not what it was: each is named, and what is intact up to the first.
+    let before = file_of(&service, &segments[0]);
+    let sound = fs::read(&before).unwrap();
+    let mut bytes = sound.clone();
+    bytes[sound.len() / 2] ^= 16;
+    fs::write(&before, &bytes).unwrap();
+    let (code, said) = verify(&service).await;
+    assert_eq!(code, 3, "{said}");
+    let named = said.split("first bad record is ").nth(1).unwrap_or_else(|| panic!("{said}"));
+    let digits: String = named.chars().take_while(char::is_ascii_digit).collect();
+    let first: u64 = digits.parse().unwrap();
+    assert!(1 < first && first < seam, "{said}");
+    assert!(said.contains(&format!("records {seam} to {last}: ")), "{said}");
+    assert!(said.contains(&format!("records 1 to {} are certainly intact", first - 1)), "{said}");
+    fs::write(&before, &sound).unwrap();
     fs::write(&victim, &whole).unwrap();
     service.restart().await;
     assert_eq!(service.events(&format!("after={}&limit=1", seam - 1)).await[0]["seq"], seam);

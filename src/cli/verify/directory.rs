@@ -6,13 +6,13 @@ use crate::{
         self, KeyError, Kind, LogKey, NotaryError, Problem, SignedCheckpoint, TreeError, Verdict,
         Verification, VerifierKey,
     },
-    base::BaseError,
+    base::{BaseError, DIRECTORY as BASES},
     checkpoint::Checkpoints,
     cli::rebuild::StoppedLog,
     content::ContentStore,
-    data_dir::DataDirError,
+    data_dir::{DataDir, DataDirError},
     index::Comparison,
-    journal::{self, Journal, OpenError, ReadError, ReadLimits},
+    journal::{self, Journal, OpenError, ReadError, ReadLimits, SEGMENTS},
 };
 use acta_events::{LogId, Sequence, block::Block};
 use anyhow::Result;
@@ -26,7 +26,7 @@ type Signed = Vec<(&'static str, SignedCheckpoint)>;
 pub(super) fn verify(path: &Path, args: &VerifyArgs) -> Result<Verdict> {
     let stopped = match StoppedLog::open_to_verify(path) {
         Ok(Ok(stopped)) => stopped,
-        Ok(Err(error)) => return Err(unopened(&error)),
+        Ok(Err(error)) => return unopened(path, &error),
         Err(error) => return Err(unidentified(path, error)),
     };
     let data = &stopped.data;
@@ -190,8 +190,42 @@ fn signed(
     Ok((Some(key), newest.map(|newest| ("newest", newest)).into_iter().collect()))
 }
 
-/// The log does not open: what can be said of it all the same.
-fn unopened(error: &OpenError) -> anyhow::Error {
+/// The log does not open: what can be said of it all the same. Its segments are files of their own.
+fn unopened(path: &Path, error: &OpenError) -> Result<Verdict> {
+    let OpenError::Damaged(ReadError::Damaged { first, last, .. }) = error else {
+        return Err(untold(error));
+    };
+    // Where a log begins whose beginning has expired, takes more than its segments to tell.
+    if path.join(BASES).exists() {
+        return Err(untold(error));
+    }
+    let log = DataDir::log_of(path)?;
+    let mut verification = Verification::new(log, None)?;
+    for segment in journal::segments(path, log)? {
+        let bad = segment.each_block(|bytes| -> Result<()> {
+            match Block::decode(bytes) {
+                Ok(block) => verification.take_in(&block, None)?,
+                Err(error) => {
+                    let next = verification.position().next();
+                    verification.unreadable(next, next, &error.to_string());
+                }
+            }
+            Ok(())
+        })?;
+        if let Some((from, why)) = bad {
+            let why = format!("{SEGMENTS}/{}: {why}", segment.name());
+            verification.unreadable(from, segment.last, &why);
+        }
+    }
+    if verification.is_intact() || *first > verification.position() {
+        let (kind, first, last) = (Kind::Damaged, Some(*first), Some(*last));
+        let what = format!("{error}; nothing behind the segments was looked at");
+        verification.problem(Problem { kind, first, last, what });
+    }
+    Ok(verification.finish(&[], None)?)
+}
+
+fn untold(error: &OpenError) -> anyhow::Error {
     match error {
         OpenError::Damaged(ReadError::Damaged { first, .. }) => {
             super::Unverified::damaged(format!(
