@@ -124,8 +124,10 @@ pub(super) fn run(args: &RestoreArgs, data: Option<&Path>, out: &mut Output) -> 
         return out.flush();
     }
     out.line(&format!(
-        "restored   records 1 to {} of epoch {}, in {seconds:.1} s",
-        forked.fork, forked.parent
+        "restored   records {} to {} of epoch {}, in {seconds:.1} s",
+        snapshot.manifest().expired().next(),
+        forked.fork,
+        forked.parent
     ))?;
     out.line(&format!(
         "epoch      {}, which begins with record {}",

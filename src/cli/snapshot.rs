@@ -231,7 +231,13 @@ pub(super) fn check(snapshot: &Snapshot, key: Option<&VerifierKey>) -> Result<Ch
     };
     progress.finish();
     let mut progress = Progress::new("verifying", Some(manifest.sequence.0));
-    let checked = snapshot::verify(dir, manifest, key, &mut |block| progress.at(block.last().0))?;
+    let checked = snapshot::verify(dir, manifest, key, &mut |block| progress.at(block.last().0));
+    let checked = match (checked, wrong.first()) {
+        (Err(_), Some(first)) => {
+            return Err(Unverified::damaged(format!("damaged: {first}")).into());
+        }
+        (checked, _) => checked?,
+    };
     progress.finish();
     let Some(first) = wrong.first() else { return Ok(checked) };
     let place = match checked.verdict.first_bad() {

@@ -61,6 +61,9 @@ pub enum SnapshotError {
     /// There is something already.
     #[error("{0} is there already; name a place where there is nothing yet")]
     Exists(PathBuf),
+    /// Nothing can be made beside it.
+    #[error("{0} is no name that something can be made under; give the whole path, in UTF-8")]
+    Nameless(PathBuf),
     /// It is none.
     #[error("{path} is not a snapshot: {why}")]
     NotOne {
@@ -154,9 +157,8 @@ pub(crate) fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, SnapshotErr
 
 /// What stands beside a target until it is complete.
 pub(crate) fn unfinished(target: &Path) -> Result<PathBuf, SnapshotError> {
-    let name = target.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
-        SnapshotError::NotOne { path: target.into(), why: "a place has a name".into() }
-    })?;
+    let name = target.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| SnapshotError::Nameless(target.into()))?;
     Ok(target.with_file_name(format!(".{name}.unfinished")))
 }
 

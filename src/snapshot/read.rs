@@ -107,6 +107,9 @@ impl Snapshot {
         let path = self.path.join(&part.name);
         let own = match &self.file {
             Some(_) => None,
+            None if fs::metadata(&path).is_ok_and(|there| !there.is_file()) => {
+                return Err(damaged("is not a file"));
+            }
             None => match File::open(&path) {
                 Ok(file) => Some(file),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
