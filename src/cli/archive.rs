@@ -13,10 +13,12 @@ use bytes::{Buf as _, Bytes};
 use serde::Deserialize;
 use std::{
     collections::BTreeSet,
-    fs::{File, OpenOptions},
+    fs::{File, Permissions},
     io::{self, BufWriter, Seek as _, Write},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
 };
+use tempfile::NamedTempFile;
 
 /// How often an archive is begun again because something in it was erased meanwhile.
 const ATTEMPTS_MAX: u32 = 8;
@@ -27,22 +29,25 @@ const ATTEMPTS_MAX: u32 = 8;
 pub(super) async fn export(file: Option<&Path>, client: &Client, out: &mut Output) -> Result<()> {
     let path = file.context("an archive is written to a file; name it")?;
     refuse_expired(client).await?;
-    let file = OpenOptions::new().write(true).create_new(true).open(path);
-    let mut file = file.map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => {
-            anyhow!("{} is there already; remove it, or take another name", path.display())
-        }
-        _ => anyhow::Error::new(error).context(format!("{} cannot be made", path.display())),
-    })?;
+    let shown = path.display();
+    let occupied = || anyhow!("{shown} is there already; remove it, or take another name");
+    if path.symlink_metadata().is_ok() {
+        return Err(occupied());
+    }
+    let staged = stage(path).with_context(|| format!("{shown} cannot be made"))?;
+    let mut file = staged.as_file();
     for _ in 0..ATTEMPTS_MAX {
-        let (written, size) = write(file, client).await?;
-        file = written;
+        let written = write(file, path, client).await;
+        let size = written.with_context(|| format!("{shown} was not made"))?;
         if let Some(size) = size {
-            file.sync_all()?;
+            file.sync_all().with_context(|| unwritten(path))?;
+            staged.persist_noclobber(path).map_err(|error| match error.error.kind() {
+                io::ErrorKind::AlreadyExists => occupied(),
+                _ => anyhow::Error::new(error.error).context(format!("{shown} cannot be made")),
+            })?;
             note(&format!(
-                "{size} records; `acta verify {0} --key KEY` checks them, `acta import {0}` makes \
-                 a data directory of them",
-                path.display()
+                "{size} records; `acta verify {shown} --key KEY` checks them, `acta import \
+                 {shown}` makes a data directory of them"
             ));
             return out.flush();
         }
@@ -50,19 +55,36 @@ pub(super) async fn export(file: Option<&Path>, client: &Client, out: &mut Outpu
         file.set_len(0)?;
         file.rewind()?;
     }
-    std::fs::remove_file(path)?;
     bail!("contents are being erased all the time; export again when that is done")
 }
 
-/// Writes an archive from its beginning; the file, and up to where the archive goes. No end of one
+/// A file beside the one that is to be, which takes its name when it is complete. Dropped before
+/// that, it leaves nothing.
+fn stage(path: &Path) -> io::Result<NamedTempFile> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    tempfile::Builder::new()
+        .prefix(&format!(".{name}."))
+        .suffix(".unfinished")
+        // As any file that is made, less what the umask takes.
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(beside.unwrap_or(Path::new(".")))
+}
+
+fn unwritten(path: &Path) -> String {
+    format!("{} cannot be written", path.display())
+}
+
+/// Writes an archive from its beginning; up to where the archive goes. No end of one
 /// that holds a content although the order to erase it is in it too.
-async fn write(file: File, client: &Client) -> Result<(File, Option<Sequence>)> {
+async fn write(file: &File, path: &Path, client: &Client) -> Result<Option<Sequence>> {
     let mut checkpoint = signed(client).await?;
     let log = checkpoint.origin().rsplit('/').next().and_then(|id| id.parse().ok()).map(LogId);
     let log = log.context("the origin of the checkpoint does not end with the id of a log")?;
     let mut archive = Archive {
         client,
-        writer: ArchiveWriter::new(BufWriter::new(file), log)?,
+        path,
+        writer: ArchiveWriter::new(BufWriter::new(file), log).with_context(|| unwritten(path))?,
         position: Sequence::ZERO,
         erasures: Erasures::default(),
     };
@@ -77,8 +99,9 @@ async fn write(file: File, client: &Client) -> Result<(File, Option<Sequence>)> 
         archive.fill(end).await?;
     }
     let size = Some(archive.position).filter(|_| !archive.erasures.has_unheeded());
-    let file = archive.writer.finish(checkpoint.text())?.into_inner();
-    Ok((file.map_err(|error| error.into_error())?, size))
+    let finished = archive.writer.finish(checkpoint.text());
+    finished.and_then(|mut file| file.flush()).with_context(|| unwritten(path))?;
+    Ok(size)
 }
 
 #[derive(Deserialize)]
@@ -132,6 +155,7 @@ pub(super) async fn content(client: &Client, seq: Sequence) -> Result<Option<Byt
 
 struct Archive<'a, W> {
     client: &'a Client,
+    path: &'a Path,
     writer: ArchiveWriter<W>,
     position: Sequence,
     erasures: Erasures,
@@ -163,13 +187,14 @@ impl<W: Write> Archive<'_, W> {
     async fn block(&mut self, stored: Bytes) -> Result<()> {
         let block = Block::decode(stored.clone())
             .with_context(|| format!("the block after {}", self.position))?;
-        self.writer.block(&stored)?;
+        self.writer.block(&stored).with_context(|| unwritten(self.path))?;
         let mut erased = BTreeSet::new();
         for record in &block.records {
             let body = record.content.as_ref().map(|content| &content.body);
             if body == Some(&ContentBody::File) {
                 let content = content(self.client, record.seq()).await?;
-                self.writer.content(content.as_deref())?;
+                let written = self.writer.content(content.as_deref());
+                written.with_context(|| unwritten(self.path))?;
                 if content.is_none() {
                     erased.insert(record.seq());
                 }

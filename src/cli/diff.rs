@@ -2,9 +2,8 @@
 
 use super::client::{Call, Client, ClientError};
 use super::output::{Format, Ink, Output, cell, cell_at, erased_by, one_line};
-use super::short_ids::resolve_worker;
+use super::worker_address::WorkerAddress;
 use super::{parse_moment, usage};
-use acta_events::WorkerId;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
@@ -28,8 +27,8 @@ pub(crate) enum DiffCommand {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = HELP)]
 pub(crate) struct DiffArgs {
-    /// The worker, or the beginning of its id
-    worker: WorkerId,
+    /// The worker, or the beginning of its id; RUNTIME/ID names its runtime too
+    worker: WorkerAddress,
 
     /// The earlier moment: a sequence, or a time as in 2026-11-20T19:14:00Z
     #[arg(long, value_name = "MOMENT", value_parser = parse_moment)]
@@ -46,7 +45,7 @@ const TURN_EVENTS: &str =
 
 pub(super) async fn run(command: DiffCommand, client: &Client, out: &mut Output) -> Result<()> {
     let DiffCommand::Worker(args) = command;
-    let id = resolve_worker(client, args.worker.as_str()).await?;
+    let id = args.worker.find_here(client).await?;
     // The present is one moment for everything that is asked about it.
     let to = match args.to {
         Some(to) => to,

@@ -2,20 +2,21 @@
 //! on by itself after a connection that broke, and can be resumed.
 
 mod cloudevents;
+mod exported;
 mod sink;
 mod stream;
 
 use super::client::{Call, Client};
 use super::output::{Output, note};
 use super::progress::Progress;
-use super::short_ids::resolve_worker;
 use super::tail::{parse_start, parse_type};
+use super::worker_address::WorkerAddress;
 use super::{follower::Start, parse_moment, usage};
-use acta_events::{Actor, LogId, RuntimeId, Sequence, WorkerId, cursor::Cursor};
-use anyhow::{Context as _, Result, bail};
+use acta_events::{Actor, LogId, RuntimeId, Sequence, cursor::Cursor};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
-use sink::Sink;
+use sink::{Begun, Sink};
 use std::path::PathBuf;
 use stream::{Line, Lines};
 
@@ -77,9 +78,9 @@ pub(crate) struct ExportArgs {
     #[arg(long, value_name = "ID", value_parser = RuntimeId::parse)]
     runtime: Option<RuntimeId>,
 
-    /// Only of this worker, given by its id or the beginning of it
+    /// Only of this worker, given by its id or the beginning of it; RUNTIME/ID names its runtime too
     #[arg(long, value_name = "ID")]
-    worker: Option<WorkerId>,
+    worker: Option<WorkerAddress>,
 
     /// Only what this actor did
     #[arg(long, value_name = "ACTOR", value_parser = Actor::parse)]
@@ -106,15 +107,20 @@ pub(super) async fn run(args: ExportArgs, client: &Client, out: &mut Output) -> 
     }
     let worker = match &args.worker {
         None => None,
-        Some(given) => Some(resolve_worker(client, given.as_str()).await?),
+        Some(given) => Some(given.find_here(client).await?),
     };
     let standing: Standing = client.send_as(Call::get(&["events"]).query("limit", Some(0))).await?;
     let beginning: Cursor = standing.cursor.parse().map_err(|error| client.not_acta(error))?;
     let (mut sink, from) = match &args.file {
         None => (Sink::Stdout(out), args.from.clone()),
         Some(path) if args.resume => {
-            let (sink, last) = Sink::resume(path)?;
-            (sink, Some(Start::After(last)))
+            let begun = Begun::open(path)?;
+            let mut last = Sequence::ZERO;
+            if let Some(exported) = begun.last() {
+                exported.check(path, args.format, beginning.log, &standing, client).await?;
+                last = exported.seq;
+            }
+            (begun.go_on()?, Some(Start::After(last)))
         }
         Some(path) => (Sink::create(path)?, args.from.clone()),
     };
@@ -198,19 +204,4 @@ async fn copy(
     };
     progress.finish();
     done
-}
-
-/// The sequence of an exported line, in either format.
-fn sequence_of(line: &str) -> Result<Sequence> {
-    #[derive(Deserialize)]
-    struct Place {
-        seq: Option<Sequence>,
-        sequence: Option<String>,
-    }
-    let place: Place = serde_json::from_str(line).context("it is no record and no CloudEvent")?;
-    let of_event = place.sequence.and_then(|text| text.parse().ok()).map(Sequence);
-    match place.seq.or(of_event) {
-        Some(seq) => Ok(seq),
-        None => bail!("it has no sequence"),
-    }
 }

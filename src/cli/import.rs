@@ -15,6 +15,7 @@ use acta_events::{ContentBody, Digest, LogId, Sequence, Timestamp, block::Block}
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use clap::Args;
+use nix::sys::stat::{Mode, umask};
 use serde_json::json;
 use std::{
     fs,
@@ -63,6 +64,8 @@ pub(crate) struct ImportArgs {
 pub(super) fn run(args: &ImportArgs, data: Option<&Path>, out: &mut Output) -> Result<()> {
     let target = data.ok_or_else(|| usage("say with --data where the log is to be"))?;
     let (log_key, key) = keys(args)?;
+    // What is made is for its owner alone, as what `acta serve` makes.
+    umask(Mode::from_bits_truncate(0o077));
     let begun = Instant::now();
     let (mut reading, bytes) = archive::open(&args.archive)?;
     let mut importing = Importing {

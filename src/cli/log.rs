@@ -3,10 +3,10 @@
 use super::client::{Call, Client};
 use super::output::{Format, Output, note};
 use super::parse_moment;
-use super::short_ids::resolve_worker;
 use super::tail::parse_type;
 use super::timeline::{RecordView, Timeline};
-use acta_events::{Actor, RuntimeId, Sequence, WorkerId};
+use super::worker_address::WorkerAddress;
+use acta_events::{Actor, RuntimeId, Sequence};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde::Deserialize;
@@ -54,9 +54,9 @@ pub(crate) struct LogArgs {
     #[arg(long, value_name = "ACTOR", value_parser = Actor::parse)]
     actor: Option<Actor>,
 
-    /// Only of this worker, given by its id or the beginning of it
+    /// Only of this worker, given by its id or the beginning of it; RUNTIME/ID names its runtime too
     #[arg(long, value_name = "ID")]
-    worker: Option<WorkerId>,
+    worker: Option<WorkerAddress>,
 
     /// Only of this runtime
     #[arg(long, value_name = "ID", value_parser = RuntimeId::parse)]
@@ -90,7 +90,7 @@ struct Place {
 pub(super) async fn run(args: LogArgs, client: &Client, out: &mut Output) -> Result<()> {
     let worker = match &args.worker {
         None => None,
-        Some(given) => Some(resolve_worker(client, given.as_str()).await?),
+        Some(given) => Some(given.find_here(client).await?),
     };
     let timeline = Timeline::new(out.paint);
     let mut log = Log { args, worker, client, out, timeline };

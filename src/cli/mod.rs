@@ -246,7 +246,7 @@ struct UsageError(String);
 /// Parses the arguments of the process, runs the command, and tells how it ended.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let (cli, matches) = match config::parse(&arguments) {
+    let (mut cli, matches) = match config::parse(&arguments) {
         Ok(parsed) => parsed,
         Err(config::Unparsed::File(error)) => {
             note(&format!("error: {}", with_causes(&error)));
@@ -258,6 +258,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    ask_the_service(&mut cli, &matches);
     match run(cli, really_given(&matches), &arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<OutputClosed>() => ExitCode::SUCCESS,
@@ -292,6 +293,17 @@ fn really_given(matches: &ArgMatches) -> connect::Given {
         }
     }
     given
+}
+
+/// A data directory that only the environment names is where a token is found. To be replayed
+/// without a service it has to be said.
+fn ask_the_service(cli: &mut Cli, matches: &ArgMatches) {
+    if let Command::Replay(args) = &mut cli.command
+        && let Some((_, said)) = matches.subcommand()
+        && said.value_source("data") != Some(ValueSource::CommandLine)
+    {
+        args.data = None;
+    }
 }
 
 fn run(cli: Cli, given: connect::Given, arguments: &[OsString]) -> anyhow::Result<()> {

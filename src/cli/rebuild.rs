@@ -1,35 +1,34 @@
 //! `acta rebuild --check`: computes the views of a stopped service again, from its log alone, and
 //! compares them with those that start from a checkpoint.
 //!
-//! Opening the log writes to it, so a copy is opened: of what the log consists of, in a directory
-//! beside the data or, if that cannot be written, in the directory for temporary files. Contents
-//! that lie in files of their own are not copied, since records know them by their digests.
+//! Opening the log writes to it, so a copy is opened.
+
+mod copy;
 
 use super::{
     output::{Format, Output},
     serve_args::DATA_DEFAULT,
 };
 use crate::{
-    base::{Base, DIRECTORY as BASES},
+    base::Base,
     checkpoint::Checkpoints,
     data_dir::DataDir,
-    journal::{HeadError, Journal, OpenError, ReadError, ReadLimits, SEGMENTS, SledJournal},
+    journal::{HeadError, Journal, OpenError, ReadError, ReadLimits, SledJournal},
 };
 use acta_events::{
     Digest, LogId, Sequence,
     block::{Block, genesis},
 };
 use acta_projections::{ProjectionDigest, Projections};
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use bytes::Bytes;
 use clap::Args;
+use copy::Copy;
 use serde::Serialize;
 use std::{
-    fs,
     path::Path,
     time::{Duration, Instant},
 };
-use tempfile::TempDir;
 
 /// How many blocks are read before they are decoded.
 const BLOCKS_PER_READ: usize = 256;
@@ -44,7 +43,8 @@ all views. What comes out is
 compared with what comes out of each stored checkpoint and the records after it.
 
 The service has to be stopped. The data directory is not changed: a copy of the log is made
-beside it, or in $TMPDIR, and removed afterwards; large contents are not copied.
+beside it, or in $TMPDIR where there is no room, and removed afterwards; large contents are not
+copied.
 
 Exit codes: 0 equal, 3 not equal or the log is damaged, 1 another error.";
 
@@ -167,7 +167,7 @@ pub(super) struct StoppedLog {
     pub(super) data: DataDir,
     journal: SledJournal,
     _copied: DataDir,
-    _copy: TempDir,
+    _copy: Copy,
 }
 
 impl StoppedLog {
@@ -186,7 +186,7 @@ impl StoppedLog {
         open: impl FnOnce(&DataDir) -> Result<SledJournal, OpenError>,
     ) -> Result<Result<Self, OpenError>> {
         let data = DataDir::inspect(path)?;
-        let copy = copy_log(path)?;
+        let copy = Copy::of(path)?;
         let copied = DataDir::open(copy.path())?;
         let opened = open(&copied);
         Ok(opened.map(|journal| Self { data, journal, _copied: copied, _copy: copy }))
@@ -214,48 +214,6 @@ fn unopened(error: OpenError) -> anyhow::Error {
         }
         other => other.into(),
     }
-}
-
-/// Copies what the log consists of.
-fn copy_log(data: &Path) -> Result<TempDir> {
-    let data = fs::canonicalize(data)?;
-    let beside = data.parent().unwrap_or(Path::new("/"));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".acta-rebuild-");
-    let dir = builder.tempdir_in(beside).or_else(|_| builder.tempdir());
-    let dir = dir.context("there is nowhere to copy the log to; set TMPDIR")?;
-    for entry in fs::read_dir(&data)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let of_the_log = name == "acta.json"
-            || name == "HEAD"
-            || name == SEGMENTS
-            || name == BASES
-            || name
-                .to_str()
-                .is_some_and(|name| name.starts_with("log-") || name.starts_with("commit-"));
-        if of_the_log {
-            copy(&entry.path(), &dir.path().join(&name), name == SEGMENTS || name == BASES)
-                .with_context(|| format!("{} cannot be copied", entry.path().display()))?;
-        }
-    }
-    Ok(dir)
-}
-
-/// A file that is never written to again need not be copied where it can have another name.
-fn copy(from: &Path, to: &Path, immutable: bool) -> std::io::Result<()> {
-    if !fs::metadata(from)?.is_dir() {
-        if immutable && fs::hard_link(from, to).is_ok() {
-            return Ok(());
-        }
-        return fs::copy(from, to).map(drop);
-    }
-    fs::create_dir(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        copy(&entry.path(), &to.join(entry.file_name()), immutable)?;
-    }
-    Ok(())
 }
 
 /// The rebuild from sequence 1, and beside it one from each checkpoint that was passed.

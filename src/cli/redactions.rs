@@ -77,7 +77,9 @@ pub(super) fn read_list(file: &Path) -> Result<Vec<ListedRedaction>> {
     let input = BufReader::new(File::open(file).with_context(|| format!("{shown}"))?);
     let mut list = Vec::<ListedRedaction>::new();
     for (n, line) in input.lines().enumerate() {
-        let line = line.with_context(|| format!("{shown}"))?;
+        let line = line.with_context(|| {
+            format!("{shown}, line {}: no list as `acta redactions export` prints it", n + 1)
+        })?;
         if line.trim().is_empty() {
             continue;
         }

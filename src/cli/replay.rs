@@ -131,7 +131,39 @@ pub(super) async fn run(args: ReplayArgs, client: &Client, out: &mut Output) -> 
             cursor = Some(page.cursor);
         }
     }
+    if names_nobody(&args, &views) {
+        // Its worker may have come later.
+        let now = Call::get(&["views"])
+            .query("worker", args.worker.as_ref())
+            .query("runtime", args.runtime.as_ref());
+        refuse_unknown(&args, &client.send(now).await?)?;
+    }
     show(&views, out)
+}
+
+/// Whether no worker, and no runtime, is shown that was asked for by name.
+fn names_nobody(args: &ReplayArgs, views: &Value) -> bool {
+    let is_none = |list: &str| views[list]["total"] == 0;
+    let nobody = args.worker.is_some() && is_none("workers") && is_none("local_workers");
+    nobody || args.runtime.as_ref().is_some_and(|runtime| !has_runtime(views, runtime))
+}
+
+fn has_runtime(views: &Value, runtime: &RuntimeId) -> bool {
+    let mut runtimes = views["runtimes"].as_array().into_iter().flatten();
+    runtimes.any(|shown| shown["runtime_id"] == runtime.as_str())
+}
+
+/// Refuses names that nothing has, given the views of the present.
+fn refuse_unknown(args: &ReplayArgs, now: &Value) -> Result<()> {
+    if !names_nobody(args, now) {
+        return Ok(());
+    }
+    match &args.runtime {
+        Some(runtime) if !has_runtime(now, runtime) => {
+            bail!("there is no runtime {runtime}; `acta ls runtimes` lists them")
+        }
+        _ => bail!("there is no such worker; `acta ls workers` lists them"),
+    }
 }
 
 /// Without a service. Blocking.
@@ -176,8 +208,30 @@ pub(super) fn run_stopped(args: &ReplayArgs, data: &Path, out: &mut Output) -> R
         status: args.status,
         limit: WORKERS_MAX,
     };
-    show(&overview(&projections, &wanted), out)?;
+    let views = overview(&projections, &wanted);
+    if names_nobody(args, &views) {
+        go_on(&mut projections, &stopped, head)?;
+        refuse_unknown(args, &overview(&projections, &Wanted { status: None, ..wanted }))?;
+    }
+    show(&views, out)?;
     out.flush()
+}
+
+/// Goes on to the end of the log, without showing anything.
+fn go_on(projections: &mut Projections, stopped: &StoppedLog, head: Sequence) -> Result<()> {
+    while projections.position() < head {
+        let limits = ReadLimits { blocks: 64, bytes: 4 << 20 };
+        let before = projections.position();
+        let blocks = orders::read(stopped.journal(), before, limits)?;
+        let records = blocks.iter().flat_map(|block| &block.records);
+        for record in records.filter(|record| record.seq() > before) {
+            projections.apply(record)?;
+        }
+        if blocks.is_empty() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Where a replay ends.

@@ -1,6 +1,6 @@
 //! `acta tail`.
 
-use super::client::Client;
+use super::client::{Call, Client};
 use super::follower::{Filter, Follower, Frame, Start};
 use super::observed::Lines;
 use super::output::{Format, Output, OutputClosed, note};
@@ -10,6 +10,7 @@ use super::{parse_sequence, usage};
 use acta_events::{Event, RuntimeId, Sequence, cursor::Cursor};
 use anyhow::Context;
 use clap::Args;
+use serde::Deserialize;
 use std::future::Future;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -34,7 +35,7 @@ pub(crate) struct TailArgs {
     /// left out
     worker: Option<WorkerAddress>,
 
-    /// start, now, a sequence (what comes after it), or a cursor [default: now; with
+    /// start (of what has not expired), now, a sequence (what comes after it), or a cursor [default: now; with
     /// --no-follow: start]
     #[arg(long, value_name = "WHERE", value_parser = parse_start)]
     from: Option<Start>,
@@ -83,6 +84,10 @@ pub(super) async fn run(
     if through.is_some() && (runtime.is_some() || !args.types.is_empty()) {
         return Err(usage("--type and --runtime choose events of this service's own log"));
     }
+    let start = match through {
+        None => beginning(start, worker.as_ref().map(|found| &*found.id), client).await?,
+        Some(_) => start,
+    };
     let lines = worker.as_ref().filter(|_| through.is_some()).map(|it| Lines::of(it, out.paint));
     let worker = worker.map(|Found { id, .. }| id);
     let filter = Filter { types: args.types.clone(), runtime, worker, through };
@@ -105,6 +110,26 @@ pub(super) async fn run(
         note(&format!("resume from: {cursor}"));
     }
     ended
+}
+
+#[derive(Deserialize)]
+struct Standing {
+    /// Up to where history has expired.
+    #[serde(default)]
+    expired_through: Sequence,
+}
+
+/// The start is where history begins now.
+async fn beginning(start: Start, worker: Option<&str>, client: &Client) -> anyhow::Result<Start> {
+    if start != Start::After(Sequence::ZERO) {
+        return Ok(start);
+    }
+    let call = Call::get(&["events"]).query("limit", Some(0)).query("worker", worker);
+    let Standing { expired_through } = client.send_as(call).await?;
+    if expired_through > Sequence::ZERO {
+        note(&format!("records 1 to {expired_through} have expired"));
+    }
+    Ok(Start::After(expired_through))
 }
 
 /// Ends at the first signal that asks the process to end.

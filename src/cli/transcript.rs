@@ -63,6 +63,9 @@ pub(super) async fn run(
         else {
             return Err(client.not_acta("a transcript without items").into());
         };
+        if out.format == Format::Table && start == args.start {
+            say_expired(transcript, start);
+        }
         let mut list: Vec<Value> =
             transcript["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
         if out.format == Format::Table {
@@ -93,6 +96,14 @@ pub(super) async fn run(
         note(&format!("there are {total} items; go on with --start {next}, or take --all"));
     }
     Ok(())
+}
+
+/// Says which of the items that were asked for have expired.
+fn say_expired(transcript: &Value, start: u64) {
+    if let Some(first) = transcript["truncated_before"].as_u64().filter(|first| start + 1 < *first)
+    {
+        note(&format!("items 1 to {} have expired", first - 1));
+    }
 }
 
 fn print(item: &Value, out: &mut Output) -> anyhow::Result<()> {

@@ -14,7 +14,7 @@ use crate::audit::{
     CheckpointError, Kind, Receipt, ReceiptError, SignedCheckpoint, Verdict, VerifierKey,
 };
 use acta_events::Sequence;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use nix::sys::{
     resource::{UsageWho, getrusage},
@@ -109,7 +109,7 @@ impl VerifyArgs {
     /// The service that is to be verified, if it is one.
     pub(super) fn url(&self) -> Result<Option<Url>> {
         match &self.target {
-            Some(target) if target.starts_with("http://") || target.starts_with("https://") => {
+            Some(target) if is_address(target) => {
                 super::parse_url(target).map(Some).map_err(super::usage)
             }
             _ => Ok(None),
@@ -120,10 +120,39 @@ impl VerifyArgs {
     fn earlier(&self, key: Option<&VerifierKey>) -> Result<Option<SignedCheckpoint>> {
         let Some(file) = &self.checkpoint else { return Ok(None) };
         let shown = file.display();
-        let text = fs::read(file).with_context(|| format!("{shown}"))?;
+        let text = fs::read(file).with_context(|| {
+            format!("{shown} cannot be read; --checkpoint takes what `/checkpoint` answered once")
+        })?;
         let key = key.with_context(|| "an earlier checkpoint is checked with --key")?;
-        believed(&String::from_utf8_lossy(&text), key, &shown.to_string()).map(Some)
+        let text = String::from_utf8_lossy(&text);
+        if let Err(error @ CheckpointError::Malformed) = SignedCheckpoint::verify(&text, key) {
+            bail!("{shown} cannot be compared with: {error}");
+        }
+        believed(&text, key, &shown.to_string()).map(Some)
     }
+}
+
+fn is_address(target: &str) -> bool {
+    let scheme = target.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    matches!(scheme.as_deref(), Some("http" | "https"))
+}
+
+/// What was named is nowhere: what it could have been meant for.
+fn refuse_absent(target: &str) -> Result<()> {
+    if Path::new(target).exists() {
+        return Ok(());
+    }
+    let port = target.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if port || target.contains("://") {
+        bail!(
+            "there is no file {target}; a service is named by http:// or https://, as in \
+             http://127.0.0.1:8080"
+        );
+    }
+    bail!(
+        "there is no file {target}; give a data directory, an archive, or the address of a \
+         service, as in http://127.0.0.1:8080"
+    )
 }
 
 /// A checkpoint that is signed with the key, or the code that tells why it is not to be believed.
@@ -140,11 +169,14 @@ fn believed(text: &str, key: &VerifierKey, what: &str) -> Result<SignedCheckpoin
 /// What is verified without a service.
 pub(super) fn run(args: &VerifyArgs, out: &mut Output) -> Result<()> {
     if let Some(VerifyCommand::Receipt { file, key }) = &args.command {
-        let text = fs::read(file).with_context(|| format!("{}", file.display()))?;
+        let text = fs::read(file).with_context(|| {
+            format!("{} cannot be read; a receipt is what `acta receipt` prints", file.display())
+        })?;
         return receipt(&text, key, out);
     }
     let target =
         args.target.as_deref().ok_or_else(|| super::usage("say what is to be verified"))?;
+    refuse_absent(target)?;
     let path = Path::new(target);
     let begun = Instant::now();
     let verdict =

@@ -77,6 +77,19 @@ impl WorkerAddress {
         Ok(Found { id: id.into(), through, state: cell_at(&summary, "state") })
     }
 
+    /// Looks for a worker whose history is in this service's own log; its whole id.
+    pub(super) async fn find_here(&self, client: &Client) -> anyhow::Result<String> {
+        let found = self.find(client).await?;
+        if found.through.is_some() {
+            let shown = found.shown();
+            bail!(
+                "the history of {shown} is not in the log of this service; `acta tail {shown} --from \
+                 start` shows it"
+            );
+        }
+        Ok(found.id)
+    }
+
     /// The worker as the registry shows it, now or at a past moment.
     pub(super) async fn summary(
         &self,

@@ -8,6 +8,7 @@ use rand::Rng as _;
 use serde_json::{Value, json};
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -71,6 +72,7 @@ async fn it_goes_on_elsewhere_with_everything_that_an_archive_has() {
     let log_key = it.service.root().join("origin/log.key");
     let ran = it.import(&it.archive, &data, &["--log-key", log_key.to_str().unwrap()]).await;
     assert!(ran.ok().contains(" large contents are in "), "{ran:?}");
+    assert_eq!(fs::metadata(&data).unwrap().permissions().mode() & 0o777, 0o700);
     let (archive, imported) = (it.verify(&it.archive).await, it.verify(&data).await);
     assert_eq!((archive.0, imported.0), (0, 0), "{archive:?} {imported:?}");
     for name in ["root", "size", "views", "erased", "contents"] {

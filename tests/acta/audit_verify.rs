@@ -147,6 +147,13 @@ async fn what_cannot_be_verified_is_no_verdict() {
     assert_eq!(verify(home, &empty, &[]).await.0, 1);
     assert_eq!(fs::read_dir(&empty).unwrap().count(), 0);
     assert_eq!(verify(home, &service.data(), &["--checkpoint", "nowhere"]).await.0, 1);
+    fs::write(&file, "no checkpoint\n").unwrap();
+    let with = ["--key", &key, "--checkpoint", file.to_str().unwrap()];
+    assert_eq!(verify(home, &service.data(), &with).await.0, 1, "the log is not damaged");
+    for address in ["127.0.0.1:8080", "ftp://127.0.0.1"] {
+        let ran = acta(home, &["verify", address]).await;
+        assert!(ran.code == 1 && ran.stderr.contains("a service is named by http://"), "{ran:?}");
+    }
     assert_eq!(acta(home, &["verify"]).await.code, 2);
     assert_eq!(acta(home, &["verify", "http://127.0.0.1:1", "--key", &key]).await.code, 1);
     assert_eq!(acta(home, &["verify", "ftp://x", "--key", &key]).await.code, 1);

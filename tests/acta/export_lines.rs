@@ -172,6 +172,26 @@ async fn an_export_goes_on_over_connections_that_break_and_after_a_file_that_was
 }
 
 #[tokio::test]
+async fn a_file_of_another_log_or_format_is_not_gone_on_with() {
+    let (service, other) = (told().await, told().await);
+    let (records, events) = (service.root().join("records"), service.root().join("events"));
+    let (records, events) = (records.to_str().unwrap(), events.to_str().unwrap());
+    let with = ["--format", "cloudevents"];
+    service.acta(&["export", records]).await.ok();
+    service.acta(&[&["export", events], &with[..]].concat()).await.ok();
+    let check = async |asked: &Service, file: &str, args: &[&str], said: &str| {
+        let before = fs::read(file).unwrap();
+        let ran = asked.acta(&[&["export", file, "--resume"], args].concat()).await;
+        assert!(ran.code == 1 && ran.stderr.contains(said), "{ran:?}");
+        assert_eq!(fs::read(file).unwrap(), before, "{said}");
+    };
+    check(&other, records, &[], "is of another log").await;
+    check(&other, events, &with, "is of another log").await;
+    check(&service, records, &with, "go on with it by --format ndjson").await;
+    check(&service, events, &[], "go on with it by --format cloudevents").await;
+}
+
+#[tokio::test]
 async fn only_who_may_read_everything_may_export_it() {
     let service = told().await;
     for (role, code) in [("auditor", 0), ("observer", 1)] {

@@ -58,6 +58,14 @@ async fn a_replay_shows_the_same_from_a_service_and_from_its_data() {
     assert_eq!(again, last);
     let refused = service.acta(&["replay", "--data", data.to_str().unwrap()]).await;
     assert_eq!(refused.code, 1, "the service runs: {refused:?}");
+    // Where the data is, is no reason not to ask the service.
+    let mut named = service.command();
+    named.arg("replay").env("ACTA_DATA", &data);
+    crate::support::run(named, "").await.ok();
+    for unknown in [["--worker", "zz"], ["--runtime", "nope"]] {
+        let ran = service.acta(&[&["replay"], &unknown[..]].concat()).await;
+        assert!(ran.code == 1 && ran.stderr.contains("there is no"), "{ran:?}");
+    }
     let ahead = service.acta(&["replay", "--to", "100000"]).await;
     assert_eq!(ahead.code, 1, "{ahead:?}");
     for bad in ["at=100000", "status=asleep", "runtime=a%20b", "limit=-1"] {

@@ -163,6 +163,14 @@ async fn what_has_expired_is_refused_by_name_and_the_rest_goes_on() {
         assert!(matches!(socket.next().await, Incoming::Close(..)), "{path}");
     }
 
+    for args in [vec!["tail"], vec!["tail", &worker]] {
+        let ran = service.acta(&[&args[..], &["--from", "start", "--no-follow"]].concat()).await;
+        ran.ok();
+        assert!(ran.stderr.contains(&format!("records 1 to {through} have expired")), "{ran:?}");
+    }
+    let said = service.acta(&["transcript", &worker]).await;
+    assert!(said.stderr.contains("items 1 to 4 have expired"), "{said:?}");
+
     // Of the past.
     for path in ["/v1/workers", "/v1/views", &format!("/v1/workers/{worker}")] {
         let said = service.get(&format!("{path}?at=3")).await.refused(410, "history_expired");

@@ -73,6 +73,11 @@ struct Data<'a> {
     redacted: Option<&'a RawValue>,
 }
 
+/// How the events of a log name it.
+pub(super) fn source(log: LogId) -> String {
+    format!("urn:uuid:{log}")
+}
+
 /// The CloudEvent of a record of a log.
 pub(super) fn of(record: &str, log: LogId) -> Result<String> {
     let record: Record<'_> = serde_json::from_str(record).context("a record was not understood")?;
@@ -83,7 +88,7 @@ pub(super) fn of(record: &str, log: LogId) -> Result<String> {
     let event = CloudEvent {
         specversion: "1.0",
         id: record.id,
-        source: format!("urn:uuid:{log}"),
+        source: source(log),
         kind: format!("acta.{}.v{}", record.kind, record.v),
         time: record.time,
         subject,

@@ -1,13 +1,12 @@
 //! Where an export goes: standard output, or a file that can be gone on with.
 
-use super::sequence_of;
+use super::exported::Exported;
 use crate::cli::output::Output;
-use acta_events::Sequence;
 use anyhow::{Context as _, Result};
 use std::{
     fs::{File, OpenOptions},
     io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// How much of a file is looked at at once for the end of a line.
@@ -15,7 +14,7 @@ const CHUNK_BYTES: u64 = 64 << 10;
 
 pub(super) enum Sink<'a> {
     Stdout(&'a mut Output),
-    File(BufWriter<File>),
+    File(BufWriter<File>, PathBuf),
 }
 
 impl Sink<'_> {
@@ -29,38 +28,16 @@ impl Sink<'_> {
             ),
             _ => anyhow::Error::new(error).context(format!("{} cannot be made", path.display())),
         })?;
-        Ok(Self::File(BufWriter::new(file)))
-    }
-
-    /// A file to go on with, and the sequence of its last whole line. What comes after that line
-    /// is cut off.
-    pub(super) fn resume(path: &Path) -> Result<(Self, Sequence)> {
-        let what = || format!("{} cannot be gone on with", path.display());
-        let options =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        let mut file = options.with_context(what)?;
-        let len = file.metadata().with_context(what)?.len();
-        let end = line_start(&mut file, len).with_context(what)?;
-        let mut last = Sequence::ZERO;
-        if end > 0 {
-            let start = line_start(&mut file, end - 1).with_context(what)?;
-            let mut line = String::new();
-            file.seek(SeekFrom::Start(start)).with_context(what)?;
-            (&file).take(end - start).read_to_string(&mut line).with_context(what)?;
-            last = sequence_of(&line).with_context(what)?;
-        }
-        file.set_len(end).with_context(what)?;
-        file.seek(SeekFrom::Start(end)).with_context(what)?;
-        Ok((Self::File(BufWriter::new(file)), last))
+        Ok(Self::File(BufWriter::new(file), path.into()))
     }
 
     pub(super) fn line(&mut self, line: &str) -> Result<()> {
         match self {
             Self::Stdout(out) => out.line(line),
-            Self::File(file) => file
+            Self::File(file, path) => file
                 .write_all(line.as_bytes())
                 .and_then(|()| file.write_all(b"\n"))
-                .context("the file cannot be written"),
+                .with_context(|| format!("{} cannot be written", path.display())),
         }
     }
 
@@ -68,11 +45,54 @@ impl Sink<'_> {
     pub(super) fn finish(&mut self) -> Result<()> {
         match self {
             Self::Stdout(out) => out.flush(),
-            Self::File(file) => file
+            Self::File(file, path) => file
                 .flush()
                 .and_then(|()| file.get_ref().sync_all())
-                .context("the file cannot be written"),
+                .with_context(|| format!("{} cannot be written", path.display())),
         }
+    }
+}
+
+/// A file to go on with, which nothing has been done to yet.
+pub(super) struct Begun {
+    file: File,
+    path: PathBuf,
+    /// Where its last whole line ends.
+    end: u64,
+    last: Option<Exported>,
+}
+
+impl Begun {
+    /// An empty one is made where there is none.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let what = || format!("{} cannot be gone on with", path.display());
+        let options =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let mut file = options.with_context(what)?;
+        let len = file.metadata().with_context(what)?.len();
+        let end = line_start(&mut file, len).with_context(what)?;
+        let mut last = None;
+        if end > 0 {
+            let start = line_start(&mut file, end - 1).with_context(what)?;
+            let mut line = String::new();
+            file.seek(SeekFrom::Start(start)).with_context(what)?;
+            (&file).take(end - start).read_to_string(&mut line).with_context(what)?;
+            last = Some(Exported::parse(&line).with_context(what)?);
+        }
+        Ok(Self { file, path: path.into(), end, last })
+    }
+
+    /// What its last whole line tells.
+    pub(super) fn last(&self) -> Option<&Exported> {
+        self.last.as_ref()
+    }
+
+    /// Goes on after the last whole line. What comes after that is cut off.
+    pub(super) fn go_on<'a>(mut self) -> Result<Sink<'a>> {
+        let what = || format!("{} cannot be gone on with", self.path.display());
+        self.file.set_len(self.end).with_context(what)?;
+        self.file.seek(SeekFrom::Start(self.end)).with_context(what)?;
+        Ok(Sink::File(BufWriter::new(self.file), self.path))
     }
 }
 
@@ -101,24 +121,27 @@ mod tests {
     fn a_file_is_gone_on_with_after_its_last_whole_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.ndjson");
-        let long = format!("{{\"seq\":1,\"text\":\"{}\"}}\n", "x".repeat(200_000));
+        let long = format!("{{\"seq\":1,\"id\":\"a\",\"text\":\"{}\"}}\n", "x".repeat(200_000));
         let check = |before: &str, seq, kept: &str| {
             fs::write(&path, before).unwrap();
-            let (mut sink, last) = Sink::resume(&path).unwrap();
-            assert_eq!(last, Sequence(seq));
+            let begun = Begun::open(&path).unwrap();
+            assert_eq!(begun.last().map_or(0, |last| last.seq.0), seq);
+            assert_eq!(fs::read_to_string(&path).unwrap(), before, "nothing is done to it yet");
+            let mut sink = begun.go_on().unwrap();
             sink.line("{}").unwrap();
             sink.finish().unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), format!("{kept}{{}}\n"));
         };
         check("", 0, "");
         check("{\"seq\":", 0, "");
-        check("{\"seq\":7}\n", 7, "{\"seq\":7}\n");
-        check("{\"seq\":7}\n{\"seq\":8,", 7, "{\"seq\":7}\n");
-        check("{\"sequence\":\"00009\"}\n", 9, "{\"sequence\":\"00009\"}\n");
+        check("{\"seq\":7,\"id\":\"a\"}\n", 7, "{\"seq\":7,\"id\":\"a\"}\n");
+        check("{\"seq\":7,\"id\":\"a\"}\n{\"seq\":8,", 7, "{\"seq\":7,\"id\":\"a\"}\n");
+        let event = "{\"specversion\":\"1.0\",\"id\":\"a\",\"sequence\":\"00009\"}\n";
+        check(event, 9, event);
         check(&format!("{long}{{\"se"), 1, &long);
         check(&format!("{long}{long}"), 1, &format!("{long}{long}"));
         fs::write(&path, "what is this\n").unwrap();
-        assert!(Sink::resume(&path).is_err(), "it is somebody else's file");
+        assert!(Begun::open(&path).is_err(), "it is somebody else's file");
         assert_eq!(fs::read_to_string(&path).unwrap(), "what is this\n");
         assert!(Sink::create(&path).is_err());
     }

@@ -33,7 +33,9 @@ pub(super) fn verify(path: &Path, args: &VerifyArgs) -> Result<Verdict> {
 /// Opens an archive; it, and how large its file is.
 pub(in crate::cli) fn open(path: &Path) -> Result<(ArchiveReader<impl BufRead>, u64)> {
     let shown = path.display();
-    let file = File::open(path).with_context(|| format!("{shown}"))?;
+    let file = File::open(path).with_context(|| {
+        format!("{shown} cannot be read; an archive is what `acta export --format archive` writes")
+    })?;
     let bytes = file.metadata().with_context(|| format!("{shown}"))?.len();
     let archive = ArchiveReader::open(BufReader::with_capacity(1 << 20, file));
     Ok((archive.map_err(|error| told(&format!("{shown}"), error))?, bytes))

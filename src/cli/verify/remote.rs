@@ -2,7 +2,10 @@
 
 use super::{Unverified, VerifyArgs, believed, progress};
 use crate::{
-    audit::{Kind, Problem, TILE_WIDTH, TileKind, TilePath, Verdict, Verification, read_frame},
+    audit::{
+        CheckpointError, Kind, Problem, SignedCheckpoint, TILE_WIDTH, TileKind, TilePath, Verdict,
+        Verification, read_frame,
+    },
     base::understand,
     cli::{
         archive,
@@ -22,6 +25,9 @@ pub(super) async fn verify(args: &VerifyArgs, client: &Client) -> Result<Verdict
     let log = log.context("the name of the key does not end with the id of a log")?;
     let text = client.get_bytes("checkpoint", None).await?;
     let text = String::from_utf8_lossy(&text);
+    if let Err(error @ CheckpointError::Malformed) = SignedCheckpoint::verify(&text, key) {
+        return Err(client.not_acta(format_args!("its checkpoint: {error}")).into());
+    }
     let mut newest = believed(&text, key, "the service's checkpoint")?;
     let mut verification = Verification::new(log, None)?;
     begin(log, &mut verification, client).await?;
