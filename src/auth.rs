@@ -11,7 +11,9 @@ mod permission;
 mod tests;
 
 pub use host::{HostPolicy, HostPolicyError};
-pub use operator_token::{OperatorToken, OperatorTokenError, operator_token, reset_operator_token};
+pub use operator_token::{
+    OperatorToken, OperatorTokenError, check_operator_token, operator_token, reset_operator_token,
+};
 pub use permission::{Permission, RoleExt};
 
 use crate::error::{Code, Rejection};

@@ -70,18 +70,27 @@ pub fn operator_token(path: &Path) -> Result<OperatorToken, OperatorTokenError> 
         Err(error) => return Err(failed("open", path)(error)),
     };
     let warning = close_to_others(&file, path)?;
+    let token = token_in(file, path)?;
+    Ok(OperatorToken { token, is_new: false, warning })
+}
+
+/// Whether a file that is there holds a token that a start can use. Changes nothing.
+pub fn check_operator_token(path: &Path) -> Result<(), OperatorTokenError> {
+    let file = File::open(path).map_err(failed("open", path))?;
+    token_in(file, path).map(drop)
+}
+
+fn token_in(file: File, path: &Path) -> Result<String, OperatorTokenError> {
     let mut bytes = Vec::new();
     let most = TOKEN_CHARS as u64 + 3;
     file.take(most).read_to_end(&mut bytes).map_err(failed("read", path))?;
     let token = std::str::from_utf8(&bytes).ok().map(str::trim_ascii_end).filter(|token| {
         URL_SAFE_NO_PAD.decode(token).is_ok_and(|bytes| bytes.len() == TOKEN_BYTES)
     });
-    match token {
-        Some(token) => Ok(OperatorToken { token: token.into(), is_new: false, warning }),
-        None => {
-            Err(OperatorTokenError::Garbled { path: path.into(), data: directory(path).into() })
-        }
-    }
+    token.map(str::to_owned).ok_or_else(|| OperatorTokenError::Garbled {
+        path: path.into(),
+        data: directory(path).into(),
+    })
 }
 
 /// Puts a fresh token in the place of whatever is there.

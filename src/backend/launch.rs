@@ -5,7 +5,7 @@ use nix::unistd::{AccessFlags, access};
 use std::{
     env,
     ffi::OsStr,
-    io,
+    fs, io,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -44,8 +44,25 @@ pub(super) fn spawn(spec: &ExecSpec, program: &Path) -> Result<Running, String> 
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    let started = command.spawn().and_then(|child| Running::new(child, spec.framing));
+    let started = command.spawn().and_then(|child| {
+        if let Some(pid) = child.id() {
+            go_first(pid);
+        }
+        Running::new(child, spec.framing)
+    });
     started.map_err(|error| format!("cannot start `{}`: {}", shown(argv0), reason(&error)))
+}
+
+/// When memory runs out, a child is to be ended before the service, whose score it has inherited.
+/// A score may always be raised.
+fn go_first(pid: u32) {
+    let ours = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+    if !ours.starts_with('-') {
+        return;
+    }
+    if let Err(error) = fs::write(format!("/proc/{pid}/oom_score_adj"), "0") {
+        tracing::debug!(%error, "a child is ended no sooner than the service when memory runs out");
+    }
 }
 
 fn passed_on(names: &[String]) -> Vec<(&str, std::ffi::OsString)> {

@@ -44,7 +44,9 @@ fn understand(text: &str, known: &BTreeMap<String, bool>) -> Result<Settings> {
             );
         }
         let Some(takes_value) = known.get(&name).filter(|_| name != "config") else {
-            let names: Vec<_> = known.keys().map(String::as_str).collect();
+            // The two others may not stand here.
+            let names = known.keys().map(String::as_str);
+            let names: Vec<_> = names.filter(|name| !matches!(*name, "config" | "token")).collect();
             bail!("there is no option `{name}`; there are: {}", names.join(", "));
         };
         let values = match (value, takes_value) {
@@ -132,7 +134,12 @@ mod tests {
         check("listen = [1.5]", "`listen` is a text or a number, not float");
         check("listen = true", "`listen` is a text or a number, not boolean");
         check("token = \"x\"", "token-env");
-        check("config = \"x\"", "`config`");
+        check(
+            "config = \"x\"",
+            "`config`; there are: allowed-host, audit-reads, content-bytes-max,",
+        );
+        let named = format!("{:#}", understood("config = 1").unwrap_err());
+        assert!(named.ends_with("no-auth, token-env"), "{named}");
         check("event-page-max = 1\n[limits]\nevent-page-max = 2", "twice");
         check("listen = ", "TOML");
         check("listen = \"a\"\nlisten = \"b\"", "duplicate");

@@ -16,14 +16,21 @@ use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 use serde_json::{Value, json};
 use std::{
+    fs::{self, File},
     path::{Path, PathBuf},
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
+};
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
 };
 
 const HELP: &str = "\
 Takes a snapshot of the running service, verifies it, restores it aside, erases there what was erased,
 opens what came of it, and compares the state of all views with that of the service at the same
-record. All of it is removed afterwards. It needs room for the data twice.
+record. All of it is removed afterwards, and what a drill left that was killed by the next one. It
+needs room for the data twice.
 
   acta drill --aside /backup/tmp || page-somebody
 
@@ -38,6 +45,14 @@ pub(crate) struct DrillArgs {
     aside: Option<PathBuf>,
 }
 
+/// Where a drill is done.
+const PREFIX: &str = ".acta-drill-";
+/// A file in it, held exclusively while the drill runs.
+const LOCK: &str = "lock";
+/// While it is removed, the drill may still be writing into it.
+const REMOVALS: usize = 20;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(50);
+
 struct Step {
     what: &'static str,
     found: String,
@@ -47,12 +62,14 @@ struct Step {
 /// Does all of it, and reports.
 pub(super) async fn run(args: &DrillArgs, client: &Client, out: &mut Output) -> Result<()> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".acta-drill-");
-    let dir = match &args.aside {
-        Some(aside) => builder.tempdir_in(aside),
-        None => builder.tempdir(),
-    };
+    builder.prefix(PREFIX);
+    let aside = args.aside.clone().unwrap_or_else(std::env::temp_dir);
+    sweep(&aside);
+    let dir = builder.tempdir_in(&aside);
     let dir = dir.context("there is nowhere to restore to; name a directory with --aside")?;
+    let lock = File::create(dir.path().join(LOCK)).context("the drill cannot be begun")?;
+    lock.try_lock().context("the drill cannot be begun")?;
+    remove_on_signals(dir.path().to_owned())?;
     let mut steps = Vec::new();
     let result = rehearse(dir.path(), client, &mut steps).await;
     dir.close().context("what was made for the drill could not be removed")?;
@@ -72,6 +89,46 @@ pub(super) async fn run(args: &DrillArgs, client: &Client, out: &mut Output) -> 
     }
     out.flush()?;
     result
+}
+
+/// Removes what drills left that were killed. Those that run hold a lock in theirs.
+fn sweep(aside: &Path) {
+    for entry in fs::read_dir(aside).into_iter().flatten().flatten() {
+        let is_drill = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+        let lock = File::open(entry.path().join(LOCK));
+        if is_drill && lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+            // What cannot be removed is somebody else's, and harms no drill.
+            drop(fs::remove_dir_all(entry.path()));
+        }
+    }
+}
+
+/// Removes a drill and ends the process when it is told to end, whatever it is doing: the thread that
+/// does the drill may be busy for long.
+fn remove_on_signals(dir: PathBuf) -> Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    let wait = move || {
+        runtime.block_on(async move {
+            let kind = tokio::select! {
+                _ = interrupt.recv() => SignalKind::interrupt(),
+                _ = terminate.recv() => SignalKind::terminate(),
+            };
+            for _ in 0..REMOVALS {
+                if fs::remove_dir_all(&dir).is_ok() || !dir.exists() {
+                    break;
+                }
+                tokio::time::sleep(REMOVAL_PAUSE).await;
+            }
+            std::process::exit(128 + kind.as_raw_value());
+        });
+    };
+    // It ends with the process, which the drill is all of.
+    thread::Builder::new().name("acta-drill-signals".into()).spawn(wait)?;
+    Ok(())
 }
 
 async fn rehearse(dir: &Path, client: &Client, steps: &mut Vec<Step>) -> Result<()> {
@@ -120,4 +177,25 @@ fn known_digests(answer: &Value) -> Result<Vec<(String, Digest)>> {
     let told = answer["digests"].as_array().map_or(&[][..], Vec::as_slice);
     let known: Option<Vec<_>> = told.iter().map(of).collect();
     known.filter(|known| !known.is_empty()).ok_or_else(|| anyhow!("the service names no views"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_no_drill_holds_is_swept() {
+        let aside = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let dir = aside.path().join(name);
+            fs::create_dir_all(dir.join("data")).unwrap();
+            (File::create(dir.join(LOCK)).unwrap(), dir)
+        };
+        let (held, running) = make(".acta-drill-a");
+        held.try_lock().unwrap();
+        let (_, killed) = make(".acta-drill-b");
+        let (_, other) = make("acta-drill-c");
+        sweep(aside.path());
+        assert!(running.exists() && other.exists() && !killed.exists());
+    }
 }

@@ -15,6 +15,7 @@ use crate::{
     command::{Command, Request},
     content::ContentStore,
     data_dir::DataDir,
+    disk_use::free_bytes,
     dispatch::{DispatchOwner, Kills, Surroundings},
     engine::{Engine, QueueLimits, SystemClock},
     eraser::EraserOwner,
@@ -33,7 +34,7 @@ use acta_events::{Epoch, HostCapabilities, HostId, HostRegistered, LogId, genera
 use anyhow::{Context as _, Result, anyhow};
 use parking_lot::RwLock;
 use std::{
-    io::Write as _,
+    io::{self, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -41,6 +42,9 @@ use std::{
 };
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// With less than this, what does not open lacks room.
+const FREE_BYTES_MIN: u64 = 64 << 10;
 
 /// What the service has open.
 pub(super) struct Opened {
@@ -200,7 +204,18 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
 
 /// Opens the log and takes it into use. Blocking.
 fn open(args: &ServeArgs) -> Result<Opened> {
-    open_on(args.store, &args.data, args.limits.seal())
+    open_on(args.store, &args.data, args.limits.seal()).map_err(|error| {
+        let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+        let is_full = causes.any(|cause| cause.kind() == io::ErrorKind::StorageFull)
+            || free_bytes(&args.data).is_ok_and(|free| free < FREE_BYTES_MIN);
+        match is_full {
+            true => error.context(format!(
+                "there is no room left on the disk of {}; make room and start again",
+                args.data.display()
+            )),
+            false => error,
+        }
+    })
 }
 
 fn open_on(store: Store, path: &Path, seal: SealLimits) -> Result<Opened> {

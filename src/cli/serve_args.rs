@@ -254,6 +254,11 @@ pub enum ServeArgsError {
     /// `--token-env` names nothing.
     #[error("--token-env names {0}, which is not set, empty, or not text")]
     TokenEnvMissing(String),
+    /// There is nothing that a snapshot could be taken of.
+    #[error(
+        "--store memory keeps nothing that a snapshot could be taken of; leave --snapshot-dir out"
+    )]
+    SnapshotOfMemory,
 }
 
 impl ServeArgs {
@@ -267,6 +272,9 @@ impl ServeArgs {
         &self,
         variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Vec<Secret>, ServeArgsError> {
+        if self.store == Store::Memory && self.snapshots.snapshot_dir.is_some() {
+            return Err(ServeArgsError::SnapshotOfMemory);
+        }
         let mut tokens = self.token.clone();
         for name in &self.token_env {
             let value = variable(name).and_then(|value| value.into_string().ok());

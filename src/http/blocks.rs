@@ -36,7 +36,7 @@ pub(super) async fn list(caller: Caller, State(app): State<App>, uri: Uri) -> Re
 
 #[derive(Deserialize)]
 struct ContentQuery {
-    seq: Sequence,
+    seq: Option<String>,
 }
 
 /// The content of a record as it is stored: its salt, then what was written. The content digest in
@@ -44,6 +44,7 @@ struct ContentQuery {
 pub(super) async fn content(caller: Caller, State(app): State<App>, uri: Uri) -> Reply<Response> {
     caller.may(Permission::ReadAll)?;
     let ContentQuery { seq } = query::query(&uri)?;
+    let seq = query::number("seq", "the sequence of a record", seq.as_deref()).map(Sequence)?;
     let log = Arc::clone(&app.log);
     let found = crate::log::blocking(move || find(&log, seq)).await?;
     let bytes = match found {

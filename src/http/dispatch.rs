@@ -4,6 +4,7 @@ use super::{
     App,
     access::Caller,
     error::Reply,
+    past,
     query::{self, Around},
 };
 use crate::{
@@ -17,13 +18,15 @@ use axum::{
     Json,
     body::Body,
     extract::{Request, State},
+    http::Uri,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Whether it acts, and if not, what it would do.
-pub(super) async fn show(caller: Caller, State(app): State<App>) -> Reply<Json<Value>> {
+pub(super) async fn show(caller: Caller, State(app): State<App>, uri: Uri) -> Reply<Json<Value>> {
     caller.may(Permission::ReadAll)?;
+    past::refuse(&uri, "whether the service acts")?;
     let (paused, epoch) = {
         let views = app.log.views().read();
         (views.lineage.is_paused(), views.lineage.current())

@@ -1,7 +1,7 @@
 //! What an operator watches: metrics, and the same on one screen. Looking changes nothing: no
 //! record is made of it.
 
-use super::{App, access::Caller, error::Reply, health::reason};
+use super::{App, access::Caller, error::Reply, health::reason, past};
 use crate::{
     auth::Permission,
     disk_use::{self, Process},
@@ -16,7 +16,7 @@ use acta_projections::{Expired, HostStatus, Projections};
 use axum::{
     Json,
     extract::State,
-    http::{HeaderMap, header},
+    http::{HeaderMap, Uri, header},
     response::{IntoResponse as _, Response},
 };
 use prometheus_client::{
@@ -224,8 +224,9 @@ fn measure(data: &Path) -> Disk {
 }
 
 /// One screen, as JSON.
-pub(super) async fn status(caller: Caller, State(app): State<App>) -> Reply<Json<Value>> {
+pub(super) async fn status(caller: Caller, State(app): State<App>, uri: Uri) -> Reply<Json<Value>> {
     caller.may(Permission::ReadWorkers)?;
+    past::refuse(&uri, "the status of the service")?;
     let seen = look(&app).await?;
     Ok(Json(json!({ "status": seen })))
 }

@@ -26,6 +26,16 @@ pub(super) async fn of_query(app: &App, uri: &Uri) -> Reply<At> {
     parse(app, query.at.as_deref()).await
 }
 
+/// Refuses a moment where only the present can be told.
+pub(super) fn refuse(uri: &Uri, what: &str) -> Reply<()> {
+    let query: AtQuery = query::query(uri)?;
+    if query.at.is_none() {
+        return Ok(());
+    }
+    let message = format!("{what} is told of the present only; leave `at` out");
+    Err(Rejection::new(Code::InvalidQuery, message))
+}
+
 /// Which moment is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum At {
@@ -78,12 +88,23 @@ fn moment(name: &str, text: &str) -> Reply<Moment> {
         return Ok(Moment::Sequence(seq));
     }
     Timestamp::parse(text).map(Moment::Time).map_err(|_| {
-        let message = format!(
-            "`{name}` takes a sequence, or a time as in 2026-11-20T19:14:00Z, not `{}`",
-            shown(text)
-        );
+        let shown = shown(text);
+        let message = match is_time(text) {
+            true => {
+                format!("`{name}` is out of range: times go up to the year 9998, not `{shown}`")
+            }
+            false => format!(
+                "`{name}` takes a sequence, or a time as in 2026-11-20T19:14:00Z, not `{shown}`"
+            ),
+        };
         Rejection::new(Code::InvalidQuery, message)
     })
+}
+
+/// Whether a text has the form of a time, be it one that can be reckoned with or not.
+fn is_time(text: &str) -> bool {
+    let pieces = jiff::fmt::temporal::Pieces::parse(text);
+    pieces.is_ok_and(|pieces| pieces.time().is_some() && pieces.offset().is_some())
 }
 
 /// The last record up to and with a moment.

@@ -32,7 +32,7 @@ fn beyond(what: &str, asked: u64, head: u64) -> Rejection {
 
 #[derive(Deserialize)]
 struct InclusionQuery {
-    seq: u64,
+    seq: Option<String>,
 }
 
 /// That a record is in the log, up to a checkpoint that covers it.
@@ -43,6 +43,7 @@ pub(super) async fn inclusion(
 ) -> Reply<Json<Value>> {
     caller.may(Permission::ReadAll)?;
     let InclusionQuery { seq } = query::query(&uri)?;
+    let seq = query::number("seq", "the sequence of a record", seq.as_deref())?;
     let head = app.log.head().0;
     if seq == 0 || seq > head {
         return Err(beyond("record", seq, head));
@@ -93,8 +94,8 @@ pub(super) async fn inclusion(
 
 #[derive(Deserialize)]
 struct ConsistencyQuery {
-    from: u64,
-    to: Option<u64>,
+    from: Option<String>,
+    to: Option<String>,
 }
 
 /// That the log of one size begins with that of another; the larger is that of the newest
@@ -106,6 +107,9 @@ pub(super) async fn consistency(
 ) -> Reply<Json<Value>> {
     caller.may(Permission::ReadAll)?;
     let ConsistencyQuery { from, to } = query::query(&uri)?;
+    let size = |name, text: Option<&str>| query::number(name, "a number of records", text);
+    let from = size("from", from.as_deref())?;
+    let to = to.map(|to| size("to", Some(&to))).transpose()?;
     let head = app.log.head().0;
     if let Some(asked) = [Some(from), to].into_iter().flatten().find(|size| *size > head) {
         return Err(beyond("size", asked, head));

@@ -30,6 +30,25 @@ pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Reply<T> {
     Ok(query.0)
 }
 
+/// A number that a query has to give. `what` says what it stands for.
+pub(super) fn number(name: &str, what: &str, text: Option<&str>) -> Reply<u64> {
+    let given = match text {
+        Some(text) => match text.parse() {
+            Ok(number) => return Ok(number),
+            Err(_) => format!("not `{}`", shown(text)),
+        },
+        None => "and is missing".into(),
+    };
+    let message = format!("`{name}` takes {what}, as in {name}=17, {given}");
+    Err(Rejection::new(Code::InvalidQuery, message))
+}
+
+/// Refuses a page of nothing, or one that is too long.
+pub(super) fn limit_outside(limit: usize, most: usize) -> Rejection {
+    let code = if limit == 0 { Code::InvalidQuery } else { Code::LimitTooLarge };
+    Rejection::new(code, format!("`limit` is 1 to {most}"))
+}
+
 /// The part of a path that varies. What is not UTF-8 is no identifier of any kind: it becomes
 /// a character that none has, so that it is refused as the route refuses any other.
 pub(super) struct Segment(pub(super) String);

@@ -31,9 +31,10 @@ const ACTORS_MAX: usize = 1_024;
 /// The longest note, in characters.
 const WHAT_CHARS_MAX: usize = 240;
 
-/// What in a query says which moment or position was read. The rest is left out, as it may be
-/// somebody's own words.
-const MOMENTS: [&str; 8] = ["at", "after", "before", "since", "until", "start", "from", "to"];
+/// What in a query says which moment, position or record was read. The rest is left out, as it may
+/// be somebody's own words.
+const MOMENTS: [&str; 9] =
+    ["at", "after", "before", "since", "until", "start", "from", "to", "seq"];
 
 /// Marks an answer in which nothing was read that is worth a note.
 #[derive(Clone, Copy)]
@@ -175,7 +176,7 @@ async fn submit(
     engine.submit(request).await.map(drop)
 }
 
-/// What a request reads: its path, and the moments and positions in its query.
+/// What a request reads: its path, and the moments, positions and records in its query.
 pub(super) fn what(uri: &axum::http::Uri) -> String {
     let query = uri.query().unwrap_or_default();
     let moments = query.split('&').filter(|part| {
@@ -199,6 +200,8 @@ mod tests {
         check("/v1/workers", "/v1/workers");
         check("/v1/events?grep=secret&after=3&limit=5&until=9", "/v1/events?after=3&until=9");
         check("/v1/workers/w-1?at=2026-11-20T19:14:00Z", "/v1/workers/w-1?at=2026-11-20T19:14:00Z");
+        check("/v1/contents?seq=89", "/v1/contents?seq=89");
+        check("/v1/proofs/consistency?from=3&to=9", "/v1/proofs/consistency?from=3&to=9");
         let long = format!("/v1/{}", "x".repeat(400));
         assert_eq!(what(&long.parse().unwrap()).len(), WHAT_CHARS_MAX);
     }

@@ -5,6 +5,7 @@ use super::{
     access::Caller,
     body,
     error::Reply,
+    past::{self, At},
     query::{self, Around},
 };
 use crate::{
@@ -85,6 +86,7 @@ struct ListQuery {
     #[serde(default)]
     after: Sequence,
     limit: Option<usize>,
+    at: Option<String>,
 }
 
 /// An erased content, with what makes its record recognisable in another copy of the log.
@@ -100,18 +102,23 @@ struct Item {
 /// What was erased, by the sequence of the record.
 pub(super) async fn list(caller: Caller, State(app): State<App>, uri: Uri) -> Reply<Json<Value>> {
     caller.may(Permission::ReadAll)?;
-    let ListQuery { after, limit } = query::query(&uri)?;
+    let ListQuery { after, limit, at } = query::query(&uri)?;
     let most = app.limits.list_items;
     let limit = limit.unwrap_or(most);
     if limit == 0 || limit > most {
-        let message = format!("`limit` is 1 to {most}");
-        return Err(Rejection::new(Code::LimitTooLarge, message));
+        return Err(query::limit_outside(limit, most));
     }
+    // The first order counts and none is taken back, so the past is part of the present.
+    let through = match past::parse(&app, at.as_deref()).await? {
+        At::Now => app.log.head(),
+        At::Sequence(seq) => seq,
+    };
     let log = Arc::clone(&app.log);
     let page = move || {
         let wanted: Vec<Sequence> = {
             let views = log.views().read();
-            let later = views.redactions.iter().map(|(seq, _)| seq).filter(|seq| *seq > after);
+            let ordered = views.redactions.iter().filter(|(_, order)| order.seq <= through);
+            let later = ordered.map(|(seq, _)| seq).filter(|seq| *seq > after);
             later.take(limit + 1).collect()
         };
         let next = (wanted.len() > limit).then(|| wanted[limit - 1]);

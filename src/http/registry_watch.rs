@@ -4,7 +4,7 @@ use super::{
     App,
     access::Caller,
     error::Reply,
-    query,
+    past, query,
     registry_operations::{address, known},
     registry_remote,
     registry_source::{Source, diagnostic},
@@ -28,8 +28,10 @@ pub(super) async fn connect_points(
     caller: Caller,
     State(app): State<App>,
     path: query::Segments,
+    uri: Uri,
 ) -> Reply<Json<Value>> {
     caller.may(Permission::ReadWorkers)?;
+    past::refuse(&uri, "how a worker can be reached")?;
     let (worker, source) = address(&app, &path)?;
     known(&app, &worker, &source).await?;
     let point = match source {

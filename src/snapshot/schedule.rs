@@ -113,7 +113,10 @@ impl Job {
                     let (sequence, bytes) = (manifest.sequence, manifest.bytes());
                     tracing::info!(%sequence, bytes, new = received.sent, "a snapshot was taken");
                 }
-                Err(error) => tracing::error!(%error, "a snapshot could not be taken"),
+                Err(error) => {
+                    let dir = self.schedule.dir.display();
+                    tracing::error!(%error, %dir, "a snapshot could not be taken");
+                }
             }
         }
     }

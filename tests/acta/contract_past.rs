@@ -148,3 +148,59 @@ async fn a_time_between_two_records_means_the_earlier_one() {
     let state = service.get(&format!("/v1/workers/{worker}?at={future}")).await.ok();
     assert!(state["worker"]["transcript_len"].as_u64().unwrap() >= 1);
 }
+
+#[tokio::test]
+async fn a_moment_is_understood_or_refused_and_never_passed_over() {
+    let service = Service::start().await;
+    let before = service.head().await;
+    let made = service.post("/workspaces", &json!({"name": "one", "external": true})).await.ok();
+    let id = made["id"].as_str().unwrap();
+    let worker = service.spawn("echo").await;
+    service.input(&worker, "hello").await;
+    service.rests(&worker, 2).await;
+    let input = service.events("type=worker_input_accepted").await[0]["seq"].clone();
+    let order = json!({"sequence": input, "reason": "it was a password"});
+    let redaction = service.post("/v1/redactions", &order).await.ok();
+    let ordered = redaction["redaction"]["sequence"].as_u64().unwrap();
+    let count = async |path: &str, field: &str, at: u64| {
+        let list = service.get(&format!("{path}?at={at}")).await.json();
+        let items = if field.is_empty() { &list } else { &list[field] };
+        items.as_array().unwrap_or_else(|| panic!("{path}: {list}")).len()
+    };
+    let now = service.head().await;
+    assert_eq!(count("/workspaces", "", before).await, 0);
+    assert_eq!(count("/workspaces", "", now).await, 1);
+    assert_eq!(count("/v1/redactions", "redactions", ordered - 1).await, 0);
+    assert_eq!(count("/v1/redactions", "redactions", ordered).await, 1);
+    assert_eq!(count("/v1/deliveries", "deliveries", before).await, 0);
+    let state = format!("/workspaces/{id}/state");
+    service.get(&format!("{state}?at={before}")).await.refused(404, "worker_not_found");
+    service.get(&format!("{state}?at={now}")).await.ok();
+    let points = format!("/v1/runtimes/external/workers/{id}/connect-points");
+    for path in ["/v1/dispatch", "/v1/status", &points] {
+        service.get(path).await.ok();
+        let message = service.get(&format!("{path}?at={now}")).await.refused(400, "invalid_query");
+        assert!(message.contains("the present only"), "{message}");
+    }
+    for path in ["/workspaces", "/v1/redactions", "/v1/deliveries", "/v1/dispatch", &points, &state]
+    {
+        service.get(&format!("{path}?at=rubbish")).await.refused(400, "invalid_query");
+    }
+    let late = service.get("/v1/workers?at=9999-12-31T23:59:59Z").await;
+    let message = late.refused(400, "invalid_query");
+    assert!(message.contains("out of range"), "{message}");
+}
+
+#[tokio::test]
+async fn a_proof_that_is_asked_for_without_a_record_says_what_is_missing() {
+    let service = Service::start().await;
+    let check = async |path: &str, expected: &str| {
+        let message = service.get(path).await.refused(400, "invalid_query");
+        assert!(message.contains(expected), "{path}: {message}");
+    };
+    check("/v1/proofs/inclusion", "`seq` takes the sequence of a record").await;
+    check("/v1/proofs/inclusion?seq=x", "not `x`").await;
+    check("/v1/contents", "`seq` takes the sequence of a record").await;
+    check("/v1/proofs/consistency", "`from` takes a number of records").await;
+    check("/v1/proofs/consistency?from=1&to=-1", "`to` takes a number of records").await;
+}

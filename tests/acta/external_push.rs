@@ -276,7 +276,8 @@ async fn dead_letters_are_listed_in_pages_of_whole_workers() {
         after = format!("&after={next}");
     }
     assert_eq!(seen, agents);
-    service.get("/v1/deliveries?limit=0").await.refused(400, "limit_too_large");
+    service.get("/v1/deliveries?limit=0").await.refused(400, "invalid_query");
+    service.get("/v1/deliveries?limit=257").await.refused(400, "limit_too_large");
     let gone = format!("/workspaces/{}", agents[0]);
     service.delete(&gone).await.ok();
     let left = service.get("/v1/deliveries").await.ok();

@@ -64,7 +64,9 @@ async fn a_sound_service_has_nothing_wrong_whether_it_runs_or_not() {
     assert_eq!(ran.code, 0, "{ran:?}");
     let (verdict, text) = found(&ran, "log");
     assert_eq!((verdict.as_str(), text), ("ok", format!("it opens, and ends with record {head}")));
-    for what in ["configuration", "data", "operator token", "signing key", "disk", "clock"] {
+    for what in
+        ["configuration", "data", "operator token", "signing key", "checkpoint", "disk", "clock"]
+    {
         assert_eq!(found(&ran, what).0, "ok", "{what}: {ran:?}");
     }
     // One template of the tests names a program that is not there.
@@ -96,8 +98,26 @@ async fn what_is_wrong_with_a_data_directory_is_named() {
     check("operator token", "chmod 600").await;
     mode(&data.join("operator.token"), 0o600);
     fs::rename(data.join("log.key"), service.root().join("log.key")).unwrap();
-    check("signing key", "restore the key").await;
+    check("signing key", "Restore it from a backup").await;
     fs::rename(service.root().join("log.key"), data.join("log.key")).unwrap();
+    // Each of these keeps a service from starting.
+    let damaged: [(&str, fn(&mut Vec<u8>), &str, &str); 4] = [
+        ("operator.token", Vec::clear, "operator token", "acta token reset"),
+        ("operator.token", |bytes| bytes.fill(0xff), "operator token", "is not a token"),
+        ("log.key", |bytes| bytes[3] ^= 1, "signing key", "holds no signing key"),
+        ("checkpoint", |bytes| bytes[60] ^= 1, "checkpoint", "cannot be used"),
+    ];
+    for (name, damage, what, expected) in damaged {
+        let bytes = fs::read(data.join(name)).unwrap();
+        let mut other = bytes.clone();
+        damage(&mut other);
+        fs::write(data.join(name), other).unwrap();
+        check(what, expected).await;
+        fs::write(data.join(name), bytes).unwrap();
+    }
+    fs::rename(data.join("checkpoint"), service.root().join("checkpoint")).unwrap();
+    check("checkpoint", "is missing from the data directory").await;
+    fs::rename(service.root().join("checkpoint"), data.join("checkpoint")).unwrap();
     if nix::unistd::geteuid().is_root() {
         std::os::unix::fs::chown(data.join("HEAD"), Some(65_534), None).unwrap();
         check("data", "chown -R").await;
@@ -138,6 +158,10 @@ async fn what_is_wrong_around_the_data_is_named() {
     check(&listen, &[], "address", ("wrong", "another program")).await;
     check(&[], &["--config=bad.toml"], "configuration", ("wrong", "no option `lisen`")).await;
     check(&[], &["--config=none.toml"], "configuration", ("wrong", "none.toml")).await;
+    fs::write(dir.path().join("file.toml"), "[snapshot]\ndir = \"bad.json\"").unwrap();
+    check(&[], &["--config=file.toml"], "snapshots", ("wrong", "is no directory")).await;
+    fs::write(dir.path().join("memory.toml"), "store = \"memory\"\nsnapshot-dir = \"x\"").unwrap();
+    check(&[], &["--config=memory.toml"], "configuration", ("wrong", "--store memory")).await;
     check(&[], &["--config=open.toml"], "configuration", ("wrong", "loopback")).await;
     let variable = [("ACTA_EVENT_PAGE_MAX", "many")];
     check(&variable, &[], "configuration", ("wrong", "event-page-max")).await;

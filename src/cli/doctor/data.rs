@@ -2,13 +2,14 @@
 
 use super::{Findings, surroundings::timestamp};
 use crate::{
-    audit,
+    audit::{self, KeyError, LogKey, NotaryError},
+    auth::check_operator_token,
     cli::{
         credentials::OPERATOR_TOKEN_FILE, output::with_causes, rebuild::StoppedLog, status::size,
     },
     data_dir::{DataDir, DataDirError},
     disk_use,
-    journal::ReadLimits,
+    journal::{ReadLimits, head_file},
 };
 use acta_events::{Sequence, Timestamp};
 use nix::{
@@ -57,13 +58,13 @@ pub(super) fn look(data: &Path, quick: bool, found: &mut Findings) -> Use {
         }
     };
     owner(data, &meta, found);
-    secret(&data.join(OPERATOR_TOKEN_FILE), "operator token", "a start makes one", found);
-    secret(&data.join(audit::KEY), "signing key", "a start makes one", found);
-    if data.join(audit::CHECKPOINT).exists() && !data.join(audit::KEY).exists() {
-        let text = "the file log.key is missing, but there is a checkpoint that was signed with it: \
-                    restore the key from a backup";
-        found.wrong("signing key", text);
+    let token = data.join(OPERATOR_TOKEN_FILE);
+    if secret(&token, "operator token", found)
+        && let Err(error) = check_operator_token(&token)
+    {
+        found.wrong("operator token", error.to_string());
     }
+    signed(data, found);
     disk(data, found);
     leftovers(data, found);
     log(data, quick, found)
@@ -107,10 +108,45 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
     fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-fn secret(path: &Path, what: &'static str, if_missing: &str, found: &mut Findings) {
+/// What signs the log, and what was signed last, as a start looks at them.
+fn signed(data: &Path, found: &mut Findings) {
+    let what = "signing key";
+    let (key, checkpoint) = (data.join(audit::KEY), data.join(audit::CHECKPOINT));
+    if checkpoint.exists() && !key.exists() {
+        return found.wrong(what, KeyError::Missing.to_string());
+    }
+    if !secret(&key, what, found) {
+        return;
+    }
+    let key = match LogKey::load(&key) {
+        Ok(key) => key,
+        Err(error) => return found.wrong(what, error.to_string()),
+    };
+    let what = "checkpoint";
+    match audit::read_checkpoint(&checkpoint, key.verifier()) {
+        Ok(Some(newest)) => {
+            found.ok(what, format!("{} records were signed last", newest.size()));
+        }
+        // As the first start leaves it when it is cut off: the key is made before anything else.
+        Ok(None) if is_empty(data) => found.warn(what, "nothing was signed yet"),
+        Ok(None) => found.wrong(what, NotaryError::Missing.to_string()),
+        Err(error) => found.wrong(what, error.to_string()),
+    }
+}
+
+/// Whether a log has no records.
+fn is_empty(data: &Path) -> bool {
+    head_file::read(data).is_ok_and(|entry| entry.head.seq == Sequence::ZERO)
+}
+
+/// Whether it is there, to be looked into.
+fn secret(path: &Path, what: &'static str, found: &mut Findings) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     match fs::metadata(path) {
-        Err(_) => found.warn(what, format!("there is no file {name}; {if_missing}")),
+        Err(_) => {
+            found.warn(what, format!("there is no file {name}; a start makes one"));
+            return false;
+        }
         Ok(meta) if meta.permissions().mode() & 0o077 != 0 => {
             let text =
                 format!("others may read {name}: chmod 600; it is to be thought of as known");
@@ -118,6 +154,7 @@ fn secret(path: &Path, what: &'static str, if_missing: &str, found: &mut Finding
         }
         Ok(_) => found.ok(what, format!("{name} is for its owner only")),
     }
+    true
 }
 
 fn disk(data: &Path, found: &mut Findings) {

@@ -2,7 +2,9 @@
 
 use super::Findings;
 use crate::{
-    cli::{Command, config, output::with_causes, serve_args::ServeArgs},
+    cli::{
+        Command, config, output::with_causes, serve_args::ServeArgs, serve_snapshots::check_dir,
+    },
     manifest::Manifest,
 };
 use acta_events::Timestamp;
@@ -51,6 +53,12 @@ pub(super) fn configuration(path: Option<&Path>, found: &mut Findings) -> Option
             found.warn(what, "no-auth is set: every user of this machine can give commands");
         }
         Ok(_) => found.ok(what, "it is understood; `acta config show` tells what it says"),
+    }
+    if let Some(dir) = &args.snapshots.snapshot_dir {
+        match check_dir(dir) {
+            Ok(()) => found.ok("snapshots", format!("they are taken into {}", dir.display())),
+            Err(why) => found.wrong("snapshots", why),
+        }
     }
     if args.limits.content_bytes_max > args.limits.body_bytes_max {
         let text = "content-bytes-max is larger than body-bytes-max, so it is never reached";

@@ -1,7 +1,7 @@
 //! Messages that could not be delivered to the agents that they are for: a list, and another try.
 
 use super::{
-    super::{App, access::Caller, error::Reply, query},
+    super::{App, access::Caller, error::Reply, past, query},
     address, change, external_runtime, message_of, row_id, row_seq, worker,
 };
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     error::{Code, Rejection, shown},
 };
 use acta_events::{Event, Sequence, WorkerId, WorkerRef};
-use acta_projections::{External, Undelivered, WorkerState, WorkerStatus};
+use acta_projections::{External, Projections, Undelivered, WorkerState, WorkerStatus};
 use axum::{Json, extract::State, http::Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -21,6 +21,7 @@ struct ListQuery {
     worker: Option<String>,
     after: Option<String>,
     limit: Option<usize>,
+    at: Option<String>,
 }
 
 /// What could not be delivered, worker by worker, each in the order in which its messages came.
@@ -36,13 +37,19 @@ pub(in super::super) async fn list(
     let most = app.limits.list_items;
     let limit = query.limit.unwrap_or(most);
     if limit == 0 || limit > most {
-        return Err(Rejection::new(Code::LimitTooLarge, format!("`limit` is 1 to {most}")));
+        return Err(query::limit_outside(limit, most));
     }
+    let at = past::parse(&app, query.at.as_deref()).await?;
     let (workers, next) = match &query.worker {
-        Some(id) => (vec![worker(&app, &address(id)?)?], None),
+        Some(id) => {
+            let address = address(id)?;
+            worker(&app, &address)?;
+            (vec![past::worker(&app, &address, at).await?], None)
+        }
         None => {
             let after = query.after.as_deref().map(address).transpose()?;
-            page(&app, after.map(|after| after.worker_id).as_ref(), limit)
+            let after = after.map(|after| after.worker_id);
+            past::with_projections(&app, at, |views| page(views, after.as_ref(), limit)).await?
         }
     };
     let mut items = Vec::new();
@@ -57,11 +64,10 @@ pub(in super::super) async fn list(
 
 /// The workers of a page, and the last of them if there are more.
 fn page(
-    app: &App,
+    views: &Projections,
     after: Option<&WorkerId>,
     limit: usize,
 ) -> (Vec<Arc<WorkerState>>, Option<WorkerId>) {
-    let views = app.log.views().read();
     let of = views.workers.of(&external_runtime(), after);
     let mut with_some = of.filter(|state| {
         // To one that was removed nothing is delivered any more.

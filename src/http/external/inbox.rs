@@ -1,7 +1,7 @@
 //! The inbox of an agent: what it has not dealt with, oldest first.
 
 use super::{
-    super::{App, access::Caller, error::Reply, query},
+    super::{App, access::Caller, error::Reply, past, query},
     address, change, external, is_agent, may_read, row_seq,
     rows::{self, PAGE_BYTES_MAX, Wanted},
     worker,
@@ -131,6 +131,7 @@ pub(super) async fn poll(
 ) -> Reply<Response> {
     let address = address(&id)?;
     may_read(&caller, &address)?;
+    past::refuse(&uri, "what an agent has not dealt with")?;
     let state = worker(&app, &address)?;
     let asked = query::query::<ActivityQuery>(&uri)?.check()?;
     if let Some(since) = asked.since {

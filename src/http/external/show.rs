@@ -25,6 +25,7 @@ use std::sync::Arc;
 struct ListQuery {
     limit: Option<usize>,
     after: Option<String>,
+    at: Option<String>,
 }
 
 /// What a worker is called here, whichever runtime it is of.
@@ -114,9 +115,13 @@ pub(super) async fn list(caller: Caller, State(app): State<App>, uri: Uri) -> Re
     let query: ListQuery = query::query(&uri)?;
     let after = query.after.as_deref().map(address).transpose()?;
     let limit = query.limit.unwrap_or(usize::MAX);
-    let views = app.log.views().read();
-    let of = views.workers.of(&external_runtime(), after.as_ref().map(|after| &after.worker_id));
-    Ok(Json(of.take(limit).map(|state| shape(state)).collect()))
+    let at = past::parse(&app, query.at.as_deref()).await?;
+    let page = past::with_projections(&app, at, |views| {
+        let after = after.as_ref().map(|after| &after.worker_id);
+        let of = views.workers.of(&external_runtime(), after);
+        of.take(limit).map(|state| shape(state)).collect()
+    });
+    page.await.map(Json)
 }
 
 /// A worker of an agent, or else of this service's own runtime.
@@ -141,11 +146,16 @@ pub(super) async fn show(
     query::Segment(id): query::Segment,
     uri: Uri,
 ) -> Reply<Json<Value>> {
-    let state = find(&app, &caller, &id)?;
-    let at = past::of_query(&app, &uri).await?;
-    let worker = WorkerRef { runtime_id: state.runtime.clone(), worker_id: state.worker.clone() };
-    let state = past::worker(&app, &worker, at).await?;
+    let state = find_at(&app, &caller, &id, &uri).await?;
     Ok(Json(shape(&state)))
+}
+
+/// A worker at the moment that a query asks for.
+async fn find_at(app: &App, caller: &Caller, id: &str, uri: &Uri) -> Reply<Arc<WorkerState>> {
+    let state = find(app, caller, id)?;
+    let at = past::of_query(app, uri).await?;
+    let worker = WorkerRef { runtime_id: state.runtime.clone(), worker_id: state.worker.clone() };
+    past::worker(app, &worker, at).await
 }
 
 /// Whether its agent is there.
@@ -153,8 +163,9 @@ pub(super) async fn state(
     caller: Caller,
     State(app): State<App>,
     query::Segment(id): query::Segment,
+    uri: Uri,
 ) -> Reply<Json<Value>> {
-    let state = find(&app, &caller, &id)?;
+    let state = find_at(&app, &caller, &id, &uri).await?;
     let mut answer = json!({"status": status(&state)});
     if let Some(agent) = &state.external {
         let diagnostics = diagnostics(agent);
