@@ -267,6 +267,7 @@ async fn refuse(status: u16, code: &str) -> Response {
 
 async fn client(fake: Fake) -> Client {
     let router = Router::new()
+        .route("/v1/events", get(async || Json(json!({"events": [], "head": RECORDS}))))
         .route("/v1/events/ws", get(observe))
         .route("/v1/workers", get(all_workers))
         .route("/v1/workers/{id}", get(one_worker))

@@ -153,7 +153,8 @@ async fn a_time_between_two_records_means_the_earlier_one() {
 async fn a_moment_is_understood_or_refused_and_never_passed_over() {
     let service = Service::start().await;
     let before = service.head().await;
-    let made = service.post("/workspaces", &json!({"name": "one", "external": true})).await.ok();
+    let asked = json!({"name": "one", "runtime": "external"});
+    let made = service.post("/workspaces", &asked).await.created();
     let id = made["id"].as_str().unwrap();
     let worker = service.spawn("echo").await;
     service.input(&worker, "hello").await;
