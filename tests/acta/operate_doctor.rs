@@ -101,7 +101,8 @@ async fn what_is_wrong_with_a_data_directory_is_named() {
     check("signing key", "Restore it from a backup").await;
     fs::rename(service.root().join("log.key"), data.join("log.key")).unwrap();
     // Each of these keeps a service from starting.
-    let damaged: [(&str, fn(&mut Vec<u8>), &str, &str); 4] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damaged: [(&str, Damage, &str, &str); 4] = [
         ("operator.token", Vec::clear, "operator token", "acta token reset"),
         ("operator.token", |bytes| bytes.fill(0xff), "operator token", "is not a token"),
         ("log.key", |bytes| bytes[3] ^= 1, "signing key", "holds no signing key"),
