@@ -176,6 +176,10 @@ pub struct EngineHandle {
 /// Bytes are counted in units of this size, since a semaphore counts to 2^29 at most.
 const BYTES_UNIT: usize = 64;
 
+/// How long a record that the index knows may take to be there for everybody. That is a moment, unless the
+/// log is being recovered.
+const SEEN_WITHIN: Duration = Duration::from_secs(5);
+
 impl Engine {
     /// Starts the writer at the end of the log. Called within a runtime, from which answers
     /// are given.
@@ -349,6 +353,14 @@ impl EngineHandle {
     }
 
     async fn replay(&self, request: &Request, seq: Sequence) -> Answer {
+        // The index knows a key a moment before everybody may see its record.
+        let mut head = self.shared.log.watch_head();
+        let seen = head.wait_for(|head| *head >= seq);
+        if tokio::time::timeout(SEEN_WITHIN, seen).await.is_err() {
+            let message = "what this Idempotency-Key was used for cannot be read yet; repeat the \
+                           command under the same key";
+            return Err(Rejection::new(Code::NotReady, message));
+        }
         self.shared.log.retains(seq)?;
         let Some(logged) = self.shared.log.record(seq).await? else {
             let message =
