@@ -2,12 +2,13 @@
 
 use super::{
     snapshot_restore::{alone, create, restore, sealed},
-    support::{Deployed, Service},
+    support::{Deployed, Service, eventually},
 };
 use serde_json::json;
 use std::{
     fs,
     path::{Path, PathBuf},
+    pin::pin,
     time::Duration,
 };
 
@@ -20,6 +21,13 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
     let mut found: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     found.sort();
     found
+}
+
+/// Waits until something is being made there, or is there already.
+async fn begun(target: &Path) {
+    let stage = format!(".{}.unfinished", target.file_name().unwrap().to_str().unwrap());
+    let stage = target.with_file_name(stage);
+    eventually("it is begun", || async { (stage.exists() || target.exists()).then_some(()) }).await;
 }
 
 /// Nothing stands beside the snapshots.
@@ -38,7 +46,7 @@ async fn two_at_one_place_do_not_get_in_each_others_way() {
         let target = dir.join(name);
         let args = ["snapshot", "create", text(&target)];
         let later = async {
-            tokio::time::sleep(Duration::from_millis(10 * n)).await;
+            begun(&target).await;
             service.acta(&args).await
         };
         let (first, second) = tokio::join!(service.acta(&args), later);
@@ -131,7 +139,7 @@ async fn two_restores_to_one_place_make_one_log() {
         let data = root.join(format!("data-{n}"));
         let args = ["restore", text(&snapshot), "--data", text(&data)];
         let later = async {
-            tokio::time::sleep(Duration::from_millis(15 * n)).await;
+            begun(&data).await;
             alone(root, &args).await
         };
         let (first, second) = tokio::join!(alone(root, &args), later);
@@ -162,11 +170,10 @@ async fn a_paused_service_gives_agents_nothing_either() {
     });
     assert!(would["intents"].as_array().unwrap().contains(&deliver), "{would}");
     assert_eq!(agent.poll().await, Vec::<serde_json::Value>::new());
-    let waits = agent.rows(None, "&wait=30");
-    let resumes = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        service.post("/v1/dispatch/resume", &json!({})).await.ok();
-    };
-    let (rows, ()) = tokio::join!(waits, resumes);
+    let mut waits = pin!(agent.rows(None, "&wait=30"));
+    let given = tokio::time::timeout(Duration::from_millis(500), &mut waits).await;
+    assert!(given.is_err(), "it is given {given:?} before the service is resumed");
+    service.post("/v1/dispatch/resume", &json!({})).await.ok();
+    let rows = waits.await;
     assert_eq!(rows.len(), 1, "{rows:?}");
 }
