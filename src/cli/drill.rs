@@ -2,6 +2,7 @@
 
 use super::{
     client::{Call, Client},
+    interrupted::remove_when_interrupted,
     output::{Format, Output},
     redactions::fetch_list,
     restore::{Restored, restore},
@@ -18,12 +19,7 @@ use serde_json::{Value, json};
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
-};
-use tokio::{
-    runtime::Builder,
-    signal::unix::{SignalKind, signal},
+    time::Instant,
 };
 
 const HELP: &str = "\
@@ -49,9 +45,6 @@ pub(crate) struct DrillArgs {
 const PREFIX: &str = ".acta-drill-";
 /// A file in it, held exclusively while the drill runs.
 const LOCK: &str = "lock";
-/// While it is removed, the drill may still be writing into it.
-const REMOVALS: usize = 20;
-const REMOVAL_PAUSE: Duration = Duration::from_millis(50);
 
 struct Step {
     what: &'static str,
@@ -69,7 +62,7 @@ pub(super) async fn run(args: &DrillArgs, client: &Client, out: &mut Output) -> 
     let dir = dir.context("there is nowhere to restore to; name a directory with --aside")?;
     let lock = File::create(dir.path().join(LOCK)).context("the drill cannot be begun")?;
     lock.try_lock().context("the drill cannot be begun")?;
-    remove_on_signals(dir.path().to_owned())?;
+    remove_when_interrupted(dir.path())?;
     let mut steps = Vec::new();
     let result = rehearse(dir.path(), client, &mut steps).await;
     dir.close().context("what was made for the drill could not be removed")?;
@@ -101,34 +94,6 @@ fn sweep(aside: &Path) {
             drop(fs::remove_dir_all(entry.path()));
         }
     }
-}
-
-/// Removes a drill and ends the process when it is told to end, whatever it is doing: the thread that
-/// does the drill may be busy for long.
-fn remove_on_signals(dir: PathBuf) -> Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let (mut interrupt, mut terminate) = {
-        let _entered = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-    };
-    let wait = move || {
-        runtime.block_on(async move {
-            let kind = tokio::select! {
-                _ = interrupt.recv() => SignalKind::interrupt(),
-                _ = terminate.recv() => SignalKind::terminate(),
-            };
-            for _ in 0..REMOVALS {
-                if fs::remove_dir_all(&dir).is_ok() || !dir.exists() {
-                    break;
-                }
-                tokio::time::sleep(REMOVAL_PAUSE).await;
-            }
-            std::process::exit(128 + kind.as_raw_value());
-        });
-    };
-    // It ends with the process, which the drill is all of.
-    thread::Builder::new().name("acta-drill-signals".into()).spawn(wait)?;
-    Ok(())
 }
 
 async fn rehearse(dir: &Path, client: &Client, steps: &mut Vec<Step>) -> Result<()> {

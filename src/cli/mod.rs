@@ -26,6 +26,7 @@ mod export;
 mod follower;
 mod host;
 mod import;
+mod interrupted;
 mod key;
 mod lifecycle;
 mod log;

@@ -6,30 +6,21 @@
 //! killed is removed by the next that makes a copy there: the lock on a directory that is in use is
 //! held.
 
-use crate::{base::DIRECTORY as BASES, journal::SEGMENTS};
+use crate::{
+    base::DIRECTORY as BASES, cli::interrupted::remove_when_interrupted, journal::SEGMENTS,
+};
 use anyhow::{Context as _, Result, bail};
 use std::{
     fs::{self, File, Permissions},
     io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process, thread,
-    time::Duration,
 };
 use tempfile::TempDir;
-use tokio::{
-    runtime::Builder,
-    signal::unix::{SignalKind, signal},
-};
 
 const PREFIX: &str = ".acta-rebuild-";
 /// How often it is tried to make a directory that nobody takes for a leftover meanwhile.
 const TRIES: u32 = 8;
-/// What is added to the number of the signal that ends a process, as a shell tells it.
-const SIGNAL_CODE: i32 = 128;
-/// What is being written while a signal comes may be there after everything was removed.
-const REMOVALS: u32 = 20;
-const REMOVAL_PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) struct Copy {
     dir: TempDir,
@@ -103,41 +94,6 @@ fn sweep(place: &Path) {
             // What is somebody else's stays.
             let _ = fs::remove_dir_all(entry.path());
         }
-    }
-}
-
-/// The work is blocking; whatever it is at, the process ends.
-fn remove_when_interrupted(dir: &Path) -> io::Result<()> {
-    let dir: PathBuf = dir.into();
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let wait = move || {
-        let ended_by = runtime.block_on(interrupted());
-        for _ in 0..REMOVALS {
-            match fs::remove_dir_all(&dir) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    thread::sleep(REMOVAL_PAUSE);
-                }
-                _ => break,
-            }
-        }
-        process::exit(SIGNAL_CODE + ended_by.as_raw_value());
-    };
-    thread::Builder::new().name("interrupted".into()).spawn(wait).map(drop)
-}
-
-/// The first signal that asks the process to end. A hangup may be meant to be ignored.
-async fn interrupted() -> SignalKind {
-    let wait = |kind: SignalKind| async move {
-        match signal(kind) {
-            Ok(mut signal) => drop(signal.recv().await),
-            // The default action of the signal ends the process as well.
-            Err(_) => std::future::pending().await,
-        }
-        kind
-    };
-    tokio::select! {
-        kind = wait(SignalKind::interrupt()) => kind,
-        kind = wait(SignalKind::terminate()) => kind,
     }
 }
 
